@@ -1,0 +1,56 @@
+"""What the emitted kernels may count on: the host's vector width, and whether this process compiles.
+
+A compile worker sets `jitting` before it imports anything else of `nnjit.kernels`; there the helpers are Numba
+functions. Everywhere else they are plain Python, and numba is never imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+
+jitting = False
+
+#: dtype code in kernel files -> (NumPy name, bytes)
+DTYPES = {
+    "f4": ("float32", 4), "f8": ("float64", 8), "i4": ("int32", 4), "i8": ("int64", 8),
+    "u1": ("uint8", 1), "u4": ("uint32", 4), "u8": ("uint64", 8),
+}  # fmt: skip
+#: NumPy name -> dtype code; a bool is stored as one byte, 0 or 1
+CODES = {name: code for code, (name, _) in DTYPES.items()} | {"bool": "u1"}
+
+
+def itemsize(code: str) -> int:
+    """Bytes of one element of a dtype code such as 'f4'."""
+    return DTYPES[code][1]
+
+
+@functools.lru_cache(maxsize=1)
+def host_vector_bits() -> int:
+    """Width of the host's vector registers in bits: 512, 256 or 128."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 512
+    return 256 if features.get("avx2") and features.get("fma") else 128
+
+
+def vector_bits() -> int:
+    """The vector width that kernels are written for; NNJIT_VECTOR_BITS (512, 256, 128) overrides the host's."""
+    asked = os.environ.get("NNJIT_VECTOR_BITS")
+    if not asked:
+        return host_vector_bits()
+    if asked not in ("128", "256", "512"):
+        raise ValueError(f"NNJIT_VECTOR_BITS={asked!r}: expected 128, 256 or 512")
+    return int(asked)
+
+
+def lanes(code: str) -> int:
+    """Elements of a dtype code in one vector register."""
+    return vector_bits() // (8 * itemsize(code))
+
+
+def registers() -> int:
+    """Vector registers of the target: 32 with AVX-512, else 16."""
+    return 32 if vector_bits() == 512 else 16

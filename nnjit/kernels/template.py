@@ -1,0 +1,75 @@
+"""A kernel as text: what goes in is a `Template`, what comes out is one readable Python file.
+
+The file holds a signature comment, a docstring, imports, module-level lines and one function
+`name(lo, hi, tid, *symbols, *params)` that does the indices lo..hi-1 of the launch's trip count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnjit.kernels.target import DTYPES
+
+INDENT = "    "
+
+
+@dataclass(frozen=True)
+class Template:
+    """One kernel before it is text.
+
+    params are (name, dtype code) pairs; trip and scratch (bytes per thread) are ints or expressions of the symbols;
+    grain is the least number of trip indices worth a chunk.
+    """
+
+    name: str
+    doc: str
+    imports: tuple[str, ...]
+    symbols: tuple[str, ...]
+    params: tuple[tuple[str, str], ...]
+    body: tuple[str, ...]
+    trip: int | str
+    scratch: int | str = 0
+    grain: int = 1
+
+
+def signature(t: Template) -> str:
+    """'void(int64, ..., *float32, ...)': lo, hi, tid and the symbols as int64, then the pointers."""
+    numbers = ["int64"] * (3 + len(t.symbols))
+    return f"void({', '.join(numbers + ['*' + DTYPES[code][0] for _, code in t.params])})"
+
+
+def render(t: Template) -> str:
+    """The whole file. Its first line is the signature, which the compile worker reads back."""
+    names = ["lo", "hi", "tid", *t.symbols, *(name for name, _ in t.params)]
+    head, tail = f"def {t.name}(", "):"
+    line = head + ", ".join(names) + tail
+    if len(line) > 100:
+        line = head + "\n" + wrap(names, INDENT * 2) + "\n" + tail
+    doc = t.doc.strip().replace("\\", "\\\\")
+    imports = [f"from numpy import {DTYPES[c][0]} as {c}" for c in used_codes(t)]
+    return "\n".join([
+        f"# signature: {signature(t)}", f'"""{doc}"""', *imports, *t.imports, "", "",
+        line, *(INDENT + s if s else "" for s in t.body or ("return",)), "",
+    ])  # fmt: skip
+
+
+def used_codes(t: Template) -> list[str]:
+    """The dtype codes that the text calls, such as f4(0.5)."""
+    text = "\n".join((*t.imports, *t.body))
+    return [code for code in DTYPES if f"{code}(" in text]
+
+
+def wrap(names: list[str], indent: str) -> str:
+    """Comma-separated names in lines of at most 100 columns."""
+    lines, line = [], indent
+    for name in names:
+        if len(line) + len(name) + 2 > 100:
+            lines.append(line.rstrip())
+            line = indent
+        line += name + ", "
+    return "\n".join([*lines, line.rstrip()])
+
+
+def indent(lines: list[str] | tuple[str, ...], levels: int = 1) -> list[str]:
+    """The lines, `levels` blocks deeper."""
+    return [INDENT * levels + line if line else line for line in lines]
