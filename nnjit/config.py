@@ -1,0 +1,102 @@
+"""Settings: environment variables, and the functions that override them in a process.
+
+NNJIT_DEBUG (0-5), NNJIT_DEVICE (cpu, python, interpret), NNJIT_CHECK (0, 1), NNJIT_CACHE (folder), NNJIT_THREADS,
+NNJIT_SEED, NNJIT_LOADER (object, numba). A setting is read when it is used, so a test may change the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nnjit.errors import ConfigError, nearest
+
+DEVICES = ("cpu", "python", "interpret")
+LOADERS = ("object", "numba")
+MAX_THREADS = 64
+
+_set: dict[str, object] = {}
+
+
+def _integer(name: str, default: int, low: int, high: int) -> int:
+    text = os.environ.get(name, "")
+    if not text.strip():
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        raise ConfigError(f"{name}={text!r}: expected a whole number") from None
+    if not low <= value <= high:
+        raise ConfigError(f"{name}={value}: expected {low} to {high}")
+    return value
+
+
+def _choice(name: str, default: str, options: tuple[str, ...]) -> str:
+    value = os.environ.get(name) or default
+    if value not in options:
+        raise ConfigError(f"{name}={value!r}{nearest(value, options)}")
+    return value
+
+
+def debug() -> int:
+    """NNJIT_DEBUG: 0 silent, 1 summary, 2 times per launch, 3 graph after each pass, 4 source, 5 LLVM."""
+    return _integer("NNJIT_DEBUG", 0, 0, 5)
+
+
+def check() -> bool:
+    """NNJIT_CHECK=1: verify the graph after each pass and compare every launch with the interpreter."""
+    return bool(_integer("NNJIT_CHECK", 0, 0, 1))
+
+
+def device() -> str:
+    """NNJIT_DEVICE: the device of models and functions that name none; 'cpu'."""
+    return _choice("NNJIT_DEVICE", "cpu", DEVICES)
+
+
+def loader() -> str:
+    """NNJIT_LOADER: 'object' (own object cache, no numba when warm) or 'numba' (in-process compile)."""
+    return _choice("NNJIT_LOADER", "object", LOADERS)
+
+
+def threads() -> int:
+    """Threads of a step: `set_threads`, else NNJIT_THREADS, else the cores this process may run on."""
+    if "threads" in _set:
+        return int(_set["threads"])  # type: ignore[call-overload]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return _integer("NNJIT_THREADS", min(cores or 1, MAX_THREADS), 1, MAX_THREADS)
+
+
+def set_threads(n: int) -> None:
+    """Run steps on n threads (1 to 64) from now on. The results do not depend on it."""
+    if not isinstance(n, int) or not 1 <= n <= MAX_THREADS:
+        raise ConfigError(f"set_threads({n!r}): expected 1 to {MAX_THREADS}")
+    _set["threads"] = n
+
+
+def cache_dir() -> Path:
+    """Where kernels are kept: `set_cache_dir`, else NNJIT_CACHE, else ~/.cache/nnjit (XDG_CACHE_HOME)."""
+    if "cache" in _set:
+        return Path(str(_set["cache"]))
+    if os.environ.get("NNJIT_CACHE"):
+        return Path(os.environ["NNJIT_CACHE"]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "nnjit"
+
+
+def set_cache_dir(path: str | os.PathLike) -> None:
+    """Keep compiled kernels in `path` from now on."""
+    _set["cache"] = Path(path).expanduser()
+
+
+def seed() -> int:
+    """The seed of new models: `set_seed`, else NNJIT_SEED, else 0. Always a number: runs are repeatable."""
+    if "seed" in _set:
+        return int(_set["seed"])  # type: ignore[call-overload]
+    return _integer("NNJIT_SEED", 0, 0, 2**63 - 1)
+
+
+def set_seed(value: int) -> None:
+    """Seed initializers, dropout and shuffling of models made from now on (0 to 2**63-1)."""
+    if not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ConfigError(f"set_seed({value!r}): expected a whole number from 0 to 2**63-1")
+    _set["seed"] = value
