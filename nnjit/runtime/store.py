@@ -1,0 +1,64 @@
+"""Store: the memory of a model's parameters and state.
+
+Variables that are added together lie one behind the other, each on a 64-byte boundary, so the optimizer's update of all
+of them can be one launch: a slot lies where its parameter lies, in a block of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from nnjit.errors import GraphError
+
+ALIGN = 64
+
+
+def align(n: int) -> int:
+    """n rounded up to the next multiple of 64."""
+    return -(-n // ALIGN) * ALIGN
+
+
+def aligned_bytes(nbytes: int) -> np.ndarray:
+    """A zeroed uint8 array of nbytes that starts on a 64-byte boundary."""
+    raw = np.zeros(nbytes + ALIGN, np.uint8)
+    start = -raw.ctypes.data % ALIGN
+    return raw[start : start + nbytes]
+
+
+class Store:
+    """Blocks of variables. A variable has .name, .spec and ._array; adding one moves its value into the block."""
+
+    def __init__(self, variables: Iterable[Any] = ()):
+        self.blocks: list[np.ndarray] = []
+        self.layout: dict[str, tuple[int, int]] = {}  # leaf name -> (block, byte offset)
+        self.arrays: dict[str, np.ndarray] = {}
+        self.add(variables)
+
+    def add(self, variables: Iterable[Any]) -> None:
+        """Lay these variables out in a new block, in order; those already there stay where they are."""
+        new = [v for v in variables if v.node.name not in self.layout]
+        if not new:
+            return
+        offsets, size = [], 0
+        for v in new:
+            offsets.append(size)
+            size = align(size + v._array.nbytes)
+        block = aligned_bytes(max(size, ALIGN))
+        for v, at in zip(new, offsets, strict=True):
+            name = v.node.name
+            if name in self.layout:
+                raise GraphError(f"two variables are named {name!r}")
+            view = block[at : at + v._array.nbytes].view(v._array.dtype).reshape(v._array.shape)
+            view[...] = v._array
+            v._array = view
+            self.layout[name] = (len(self.blocks), at)
+            self.arrays[name] = view
+        self.blocks.append(block)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all blocks."""
+        return sum(b.nbytes for b in self.blocks)
