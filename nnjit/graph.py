@@ -1,8 +1,8 @@
 """The graph: Op, Node, Graph, Scope; building, walking, verifying, interpreting and printing them.
 
-A Node is immutable and compared by identity. Operators (+, *, @, …) build Nodes; `nnjit.ops` installs them. A Graph is
-one whole step: named outputs, and updates that give leaves (parameters, state) their next values. Leaves are inputs,
-parameters, state, constants and extents.
+A Node is immutable and compared by identity. Operators (+, *, @, …) build Nodes; `nnjit.ops`
+installs them. A Graph is one whole step: named outputs, and updates that give leaves (parameters,
+state) their next values. Leaves are inputs, parameters, state, constants and extents.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LEAVES = ("input", "parameter", "state", "constant", "extent")
 
 @dataclass(frozen=True)
 class Meaning:
-    """What an op's NumPy meaning may need besides its operands: the result's shape, dtype and the symbols' values."""
+    """What an op's NumPy meaning may need besides operands: shape and dtype of the result, symbols."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -34,10 +34,12 @@ class Meaning:
 class Op:
     """One operation. `nnjit.ops` has a decorator per family that fills the fields in.
 
-    kind: leaf, elementwise, index, reduce, view, contraction, window, gather, random, composite or call.
+    kind: leaf, elementwise, index, reduce, view, contraction, window, gather, random, composite
+    or call.
     rule(*specs, **attrs) -> Spec. numpy(meaning, *arrays, **attrs) -> array.
     grad(node, dy) -> one gradient Node (or None) per input; broadcasting is undone by `nnjit.grad`.
-    expand(*inputs, **attrs) -> Node, composites only. flops(node) -> Dim, multiply and add counted apart.
+    expand(*inputs, **attrs) -> Node, composites only.
+    flops(node) -> Dim, multiply and add counted apart.
     expr: elementwise only, the scalar expression that the emitter writes: "{0} + {1}".
     """
 
@@ -55,7 +57,7 @@ class Op:
         return self.name
 
     def __call__(self, *inputs: Node, **attrs: Any) -> Node:
-        """A Node of this op; the shape rule is checked here, and a ShapeError names op, scope and shapes."""
+        """A Node of this op; its shape rule is checked: a ShapeError names scope, op and shapes."""
         try:
             spec = self.rule(*(x.spec for x in inputs), **attrs)
         except (ShapeError, TypeError) as e:
@@ -67,7 +69,7 @@ class Op:
 
 
 class Node:
-    """One value of a graph: op, inputs, attrs, spec, and the scope (layer) that asked for it. Immutable."""
+    """One value: op, inputs, attrs, spec, and the scope (layer) that asked for it. Immutable."""
 
     __slots__ = ("__weakref__", "attrs", "inputs", "op", "scope", "spec")
     __array_ufunc__ = None  # ndarray + Node goes to Node.__radd__
@@ -158,7 +160,7 @@ def extent_node(dim: Dim, dtype: str = "float32") -> Node:
 # ------------------------------------------------------------------------------------------ scope
 @dataclass
 class Scope:
-    """Where Nodes are being built: the layer's name, training or not, and the updates and losses it leaves behind."""
+    """Where Nodes are being built: the layer's name, training or not, updates and losses left behind."""
 
     name: str = ""
     training: bool = False
@@ -201,7 +203,7 @@ def enter(scope: Scope) -> Iterator[Scope]:
 
 @contextmanager
 def scoped(name: str) -> Iterator[Scope]:
-    """A named scope inside of the current one; updates, losses and random streams are shared with it."""
+    """A named scope inside of the current one; it shares updates, losses and random streams."""
     outer = current_scope()
     full = f"{outer.name}/{name}" if outer.name else name
     inner = Scope(full, outer.training, outer.updates, outer.losses, outer.random, outer.streams)
@@ -227,7 +229,7 @@ class Graph:
         return walk(self.roots)
 
     def leaves(self, *names: str) -> list[Node]:
-        """Leaves of these op names (all of them by default), updated ones included, in order of first use."""
+        """Leaves of these op names (default: all), updated ones too, in order of first use."""
         found = [n for n in self.nodes() if n.is_leaf]
         seen = set(found)
         found += [n for n in self.updates if n not in seen]
@@ -285,7 +287,7 @@ def rebuilt(node: Node, inputs: tuple[Node, ...]) -> Node:
 
 
 def verify(graph: Graph) -> None:
-    """GraphError unless every Node's spec is what its rule gives, symbols are bound and updates fit their leaves."""
+    """GraphError unless every spec is what its rule gives, symbols are bound and updates fit."""
     bound = set(graph.symbols)
     for n in graph.nodes():
         if n.is_leaf:
@@ -302,7 +304,7 @@ def verify(graph: Graph) -> None:
 
 
 def bind_symbols(pairs: Iterable[tuple[str, Spec, tuple[int, ...]]]) -> dict[str, int]:
-    """Values of the symbols from the (name, spec, actual shape) of inputs; ShapeError names the input."""
+    """Values of the symbols from (name, spec, actual shape) of inputs; ShapeError names the input."""
     values: dict[str, int] = {}
     for name, spec, shape in pairs:
         fits = len(shape) == spec.rank
@@ -316,7 +318,8 @@ def bind_symbols(pairs: Iterable[tuple[str, Spec, tuple[int, ...]]]) -> dict[str
             known = {s: v for s, v in values.items() if s in symbols_of(spec.dims)}
             hint = f" with {known}" if known else ""
             raise ShapeError(
-                f"input {name!r}: expected shape {shape_text(spec.dims)}{hint}, got {shape_text(shape)}"
+                f"input {name!r}: expected shape {shape_text(spec.dims)}{hint}, "
+                f"got {shape_text(shape)}"
             )
     return values
 
@@ -327,7 +330,8 @@ def interpret(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Run each op's NumPy meaning: (outputs by name, updated leaves by name).
 
-    values: arrays by leaf name. dtype: "float64" computes every float in float64. trace: filled with Node -> array.
+    values: arrays by leaf name. dtype: "float64" computes every float in float64.
+    trace: filled with Node -> array.
     """
     leaves = graph.leaves("input", "parameter", "state")
     arrays = {n.name: np.asarray(values[n.name]) for n in leaves}

@@ -1,7 +1,8 @@
 """Spec: the shape and dtype of a value. A shape entry is an int or an extent.
 
-An extent is a whole number times named run-time symbols (`batch`, `26*batch`, `batch*time`). Everything else about a
-graph is known when it is compiled; symbols get their values at each bind, so a new batch size compiles nothing.
+An extent is a whole number times named run-time symbols (`batch`, `26*batch`, `batch*time`).
+Everything else about a graph is known when it is compiled; symbols get their values at each bind,
+so a new batch size compiles nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from functools import reduce
 from nnjit.errors import DTypeError, ShapeError, nearest
 
 DTYPES = {
-    "float32": 4, "float64": 8, "int32": 4, "int64": 8, "uint8": 1, "uint32": 4, "uint64": 8, "bool": 1,
+    "float32": 4, "float64": 8, "int32": 4, "int64": 8,
+    "uint8": 1, "uint32": 4, "uint64": 8, "bool": 1,
 }  # fmt: skip
 FLOATS = ("float32", "float64")
 
@@ -103,7 +105,7 @@ def check_dtype(dtype: str) -> str:
 
 @dataclass(frozen=True)
 class Spec:
-    """Shape and dtype. None in a shape stands for "open" until a symbol takes its place (`named`)."""
+    """Shape and dtype. None in a shape is "open" until a symbol takes its place (`named`)."""
 
     shape: tuple[Dim | None, ...]
     dtype: str = "float32"
@@ -160,7 +162,7 @@ def shape_text(shape: Sequence[Dim | None]) -> str:
 
 
 def broadcast(shapes: Sequence[tuple[Dim, ...]], where: str) -> tuple[Dim, ...]:
-    """The shape that NumPy's rules give, extents included; ShapeError names `where` and all shapes."""
+    """The shape that NumPy's rules give, with extents; ShapeError names `where` and all shapes."""
     rank = max((len(s) for s in shapes), default=0)
     out: list[Dim] = []
     for axis in range(rank):
