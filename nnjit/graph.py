@@ -23,7 +23,7 @@ LEAVES = ("input", "parameter", "state", "constant", "extent")
 
 @dataclass(frozen=True)
 class Meaning:
-    """What an op's NumPy meaning may need besides operands: shape and dtype of the result, symbols."""
+    """What a NumPy meaning may need besides operands: the result's shape and dtype, symbols."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -160,7 +160,7 @@ def extent_node(dim: Dim, dtype: str = "float32") -> Node:
 # ------------------------------------------------------------------------------------------ scope
 @dataclass
 class Scope:
-    """Where Nodes are being built: the layer's name, training or not, updates and losses left behind."""
+    """Where Nodes are built: the layer's name, training or not, updates and losses it leaves."""
 
     name: str = ""
     training: bool = False
@@ -304,7 +304,7 @@ def verify(graph: Graph) -> None:
 
 
 def bind_symbols(pairs: Iterable[tuple[str, Spec, tuple[int, ...]]]) -> dict[str, int]:
-    """Values of the symbols from (name, spec, actual shape) of inputs; ShapeError names the input."""
+    """Values of the symbols, from (name, spec, actual shape); a ShapeError names the input."""
     values: dict[str, int] = {}
     for name, spec, shape in pairs:
         fits = len(shape) == spec.rank
@@ -336,7 +336,10 @@ def interpret(
     leaves = graph.leaves("input", "parameter", "state")
     arrays = {n.name: np.asarray(values[n.name]) for n in leaves}
     extents = bind_symbols((n.name, n.spec, arrays[n.name].shape) for n in graph.leaves("input"))
-    wide = lambda d: dtype if dtype and d.startswith("float") else d
+
+    def wide(kind: str) -> str:
+        return dtype if dtype and kind.startswith("float") else kind
+
     env: dict[Node, np.ndarray] = {} if trace is None else trace
     with np.errstate(all="ignore"):
         for n in graph.nodes():
