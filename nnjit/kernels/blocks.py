@@ -1,0 +1,209 @@
+"""How a contraction is cut: register tiles, column panels, and the text of extents that may be symbols.
+
+A dimension is an int, or an expression of run-time symbols such as "batch" or "batch * 26".
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nnjit.kernels import target
+
+Dim = int | str
+
+
+def text(d: Dim) -> str:
+    """The dimension as an operand of a product."""
+    return str(d) if isinstance(d, int) or re.fullmatch(r"\w+", d) else f"({d})"
+
+
+def product(*dims: Dim) -> Dim:
+    """The product, with the ints multiplied out."""
+    number, names = 1, []
+    for d in dims:
+        if isinstance(d, int):
+            number *= d
+        else:
+            names.append(text(d))
+    if not names or number == 0:
+        return number
+    return " * ".join(names + ([str(number)] if number != 1 else []))
+
+
+def total(*terms: Dim) -> str:
+    """The sum as text, without zeros and with the ints added up."""
+    number = sum(t for t in terms if isinstance(t, int))
+    words = [t for t in terms if not isinstance(t, int) and t != "0"]
+    if number < 0 and words:
+        return " + ".join(words) + f" - {-number}"
+    return " + ".join(words + ([str(number)] if number or not words else []))
+
+
+def symbols_of(*dims: Dim | None) -> tuple[str, ...]:
+    """The symbols of these dimensions, in order of first use."""
+    found: dict[str, None] = {}
+    for d in dims:
+        if isinstance(d, str):
+            found.update(dict.fromkeys(re.findall(r"[A-Za-z_]\w*", d)))
+    return tuple(found)
+
+
+def split(n: int, most: int) -> list[tuple[int, int]]:
+    """n cut into the fewest pieces of at most `most`, sizes differing by one at most: (start, size) pairs."""
+    parts = max(1, -(-n // most))
+    small, larger = divmod(n, parts)
+    sizes = [small + (p < larger) for p in range(parts)]
+    return [(sum(sizes[:p]), size) for p, size in enumerate(sizes) if size]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A run of equal column panels: columns first..end, `vectors` vectors each.
+
+    tail: columns in use of the last vector (0: all; "run": only known when running). columns: how many of a panel's
+    columns exist.
+    """
+
+    first: Dim
+    end: Dim
+    vectors: int
+    lanes: int
+    tail: int | str = 0
+    run_columns: str = ""
+
+    @property
+    def width(self) -> int:
+        return self.vectors * self.lanes
+
+    @property
+    def columns(self) -> Dim:
+        if self.tail == "run":
+            return self.run_columns
+        return self.width - self.lanes + int(self.tail) if self.tail else self.width
+
+    def loop(self, name: str = "o") -> str:
+        return f"for {name} in range({self.first}, {self.end}, {self.width}):"
+
+
+def panels(columns: Dim, vectors: int, lanes: int) -> list[Panel]:
+    """Column panels of at most `vectors` vectors: balanced where the count is static, so that none is thin."""
+    if isinstance(columns, str):
+        n, width = text(columns), vectors * lanes
+        wide, full = f"{n} // {width} * {width}", f"{n} // {lanes} * {lanes}"
+        out = [Panel(0, wide, vectors, lanes)]
+        if vectors > 1:
+            out.append(Panel(wide, full, 1, lanes))
+        return [*out, Panel(full, columns, 1, lanes, "run", f"{n} % {lanes}")]
+    out = []
+    count = -(-columns // lanes)
+    for start, size in split(count, vectors):
+        tail = columns % lanes if start + size == count else 0
+        end = (start + size) * lanes
+        if out and out[-1].vectors == size and out[-1].tail == tail == 0:
+            out[-1] = Panel(out[-1].first, end, size, lanes)
+        else:
+            out.append(Panel(start * lanes, end, size, lanes, tail))
+    return out
+
+
+def padded(columns: Dim, lanes: int) -> Dim:
+    """Columns of the packed panels together: whole vectors."""
+    if isinstance(columns, int):
+        return -(-columns // lanes) * lanes
+    return f"({text(columns)} + {lanes - 1}) // {lanes} * {lanes}"
+
+
+def tile_cost(rows: int, vectors: int) -> float:
+    """Clock cycles of one k step of a tile: two FMAs or two vector loads a cycle, at least 4.5 to hide FMA latency.
+
+    The half cycle is the loop itself. Fits the measured order 14x2, 9x3, 8x3 > 28x1 > 8x2 > 8x1 on AVX-512 cores.
+    """
+    return max(rows * vectors, rows + vectors, 9) / 2 + 0.5
+
+
+def most_rows(vectors: int, registers: int | None = None) -> int:
+    """Tile rows that fit the registers with `vectors` vectors a row: (rows + 1) * vectors + 1 <= registers."""
+    return ((registers or target.registers()) - 1) // vectors - 1
+
+
+def choose(rows: Dim, columns: Dim, dtype: str, exact: bool = False) -> tuple[int, int]:
+    """(MR, NV), the tile with the least estimated cycles for a rows x columns result.
+
+    exact: blocks of rows may have two sizes (`split`), as where the columns of an image are cut; else every block has
+    MR rows and the last one overlaps. Run-time rows count as 64, because batches are mostly multiples of 8; run-time
+    columns as 8 vectors.
+    """
+    n = rows if isinstance(rows, int) else 64
+    vectors = -(-columns // target.lanes(dtype)) if isinstance(columns, int) else 8
+    return cheapest(n, vectors, target.registers(), exact)
+
+
+@functools.lru_cache(maxsize=1024)
+def cheapest(n: int, vectors: int, registers: int, exact: bool) -> tuple[int, int]:
+    """`choose` for n rows and a number of vectors a row."""
+    best = (float("inf"), 0, 0)
+    for nv in range(1, min(4, max(1, vectors)) + 1):
+        shares = [size for _, size in split(vectors, nv)] or [1]
+        for mr in range(1, min(most_rows(nv, registers), max(1, n)) + 1):
+            sizes = [size for _, size in split(n, mr)] if exact else [mr] * -(-n // mr)
+            cost = sum(tile_cost(size, v) for v in shares for size in sizes or [mr])
+            best = min(best, (cost, -mr * nv, mr))
+    cost, negative, mr = best
+    return mr, -negative // mr
+
+
+@dataclass
+class Tiles:
+    """The tiles of one kernel file: equal ones get one definition and one name."""
+
+    dtype: str
+    names: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def get(self, rows: int, panel: Panel, **options: object) -> str:
+        """The name of a tile with these rows and this panel's columns; options as in `tile`."""
+        given = {"vectors": panel.vectors, "tail": panel.tail, **options}
+        defaults = {"tail": 0, "init": "zero", "final": "store", "static_k": 0, "runtime": (), "taps": None,
+                    "step_a": 1, "step_b": 0}  # fmt: skip
+        parts = [f"{k}={progression(v)}" for k, v in given.items() if k not in defaults or v != defaults[k]]
+        parts += [f"lanes={panel.lanes}", f'dtype="{self.dtype}"']
+        definition = tuple(parts)
+        if definition not in self.names:
+            stem = f"tile_{rows}x{panel.vectors}"
+            same = sum(name == stem or name.startswith(stem + "_") for name in self.names.values())
+            self.names[definition] = f"{stem}_{same}" if same else stem
+        return self.names[definition]
+
+    def imports(self) -> tuple[str, ...]:
+        """The module-level lines that define the tiles."""
+        if not self.names:
+            return ()
+        lines = ["from nnjit.kernels.tile import tile", ""]
+        for definition, name in self.names.items():
+            whole = f"{name} = tile({', '.join(definition)})"
+            lines += [whole] if len(whole) <= 100 else [f"{name} = tile(", *folded(definition), ")"]
+        return tuple(lines)
+
+
+def folded(parts: Sequence[str]) -> list[str]:
+    """A long argument list in lines of at most 100 columns."""
+    lines, line = [], "   "
+    for part in parts:
+        if len(line) + len(part) + 2 > 100 and line.strip():
+            lines.append(line)
+            line = "   "
+        line += f" {part},"
+    return [*lines, line]
+
+
+def progression(value: object) -> str:
+    """A literal; evenly spaced row offsets as a range, strings in double quotes."""
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple) and len(value) > 2 and all(isinstance(v, int) for v in value):
+        step = value[1] - value[0]
+        if step > 0 and all(b - a == step for a, b in zip(value, value[1:], strict=False)):
+            return f"range({value[0]}, {value[-1] + step}, {step})"
+    return repr(value).replace("'", '"')

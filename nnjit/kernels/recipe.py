@@ -1,0 +1,78 @@
+"""What a contraction template gives its caller: kernels in order, what each takes, and the buffers between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nnjit.kernels.template import Template
+from nnjit.kernels.tile import FINALS
+
+
+@dataclass(frozen=True)
+class Step:
+    """One launch: the kernel, and for each of its params the role or temporary buffer that it takes."""
+
+    template: Template
+    args: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Launches in order. Roles: a, b, bias, mask, residual, out, the names of an epilogue's extra params, scratch.
+
+    temps: name -> (elements, dtype code); elements is an int or an expression of the symbols. A step whose template
+    name starts with "pack_" depends on the operand b alone, so equal ones can be shared. The operand out must not
+    share memory with any other; each step overwrites all that it writes, so nothing needs to be cleared.
+    """
+
+    steps: tuple[Step, ...]
+    temps: dict[str, tuple[int | str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows a contraction while the result is in registers or in L1, in this order.
+
+    bias: adds the param `bias`, one value per column. final: "store", "relu", "mask" (0 where not mask > 0),
+    "add" (plus residual) or "add_relu"; mask and residual are laid out like the result y.
+    tail(index, column): lines that rewrite y[index] elementwise; they may read and write extra_params, (name, dtype
+    code) pairs, at the text `index` (flat index of the element) or `column`. imports: lines that the tail needs.
+    """
+
+    bias: bool = False
+    final: str = "store"
+    tail: Callable[[str, str], list[str]] | None = None
+    extra_params: tuple[tuple[str, str], ...] = ()
+    imports: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.final not in FINALS:
+            raise ValueError(f"Epilogue(final={self.final!r}): expected one of {', '.join(FINALS)}")
+
+    @property
+    def operand(self) -> str:
+        """The role that the final reads: 'mask', 'residual' or ''."""
+        return {"mask": "mask", "add": "residual", "add_relu": "residual"}.get(self.final, "")
+
+    def inputs(self) -> tuple[str, ...]:
+        """Roles read by the tile: bias, mask or residual."""
+        return (("bias",) if self.bias else ()) + ((self.operand,) if self.operand else ())
+
+    def tile_options(self) -> dict[str, str]:
+        """The tile's init and final."""
+        return {"init": "bias" if self.bias else "zero", "final": self.final}
+
+    def tile_arguments(self, column: str, out: str) -> list[str]:
+        """The tile's arguments for bias and mask or residual."""
+        args = ["bias", column] if self.bias else []
+        return args + ([self.operand, out] if self.operand else [])
+
+    def lines(self, out: str, rows: int, row_step: int | str, column: str, columns: int | str) -> list[str]:
+        """The tail as a loop over a block just written: rows row_step apart from y[out], columns wide."""
+        if self.tail is None:
+            return []
+        inner = [f"for j in range({columns}):", *("    " + s for s in self.tail("q + j", f"{column} + j"))]
+        if rows == 1:
+            return [f"q = {out}", *inner]
+        return [f"for r in range({rows}):", f"    q = {out} + r * {row_step}", *("    " + s for s in inner)]

@@ -1,0 +1,123 @@
+"""Runs templates and recipes in tests: jitted in this process as a compile worker does it, or as plain Python.
+
+Every array lies between guard zones, temporaries and scratch start as NaN, and a launch may be cut into random chunks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from nnjit.kernels import target
+from nnjit.kernels.recipe import Recipe
+from nnjit.kernels.template import Template, render, signature
+
+SAFE = {"nsz", "contract", "reassoc"}
+GUARD = 96
+
+
+@contextlib.contextmanager
+def jitting() -> Iterator[None]:
+    target.jitting = True
+    try:
+        yield
+    finally:
+        target.jitting = False
+
+
+def python_function(template: Template):
+    """The file's function with NumPy meanings."""
+    space: dict = {}
+    exec(compile(render(template), f"<{template.name}>", "exec"), space)
+    return space[template.name]
+
+
+@functools.lru_cache(maxsize=512)
+def compiled(source: str, name: str, sig: str):
+    """(ctypes function, the cfunc that owns the code)."""
+    from numba import cfunc, types
+
+    kinds = []
+    for word in sig[len("void(") : -1].split(", "):
+        kinds.append(types.CPointer(getattr(types, word[1:])) if word[0] == "*" else getattr(types, word))
+    space: dict = {}
+    with jitting():
+        exec(compile(source, f"<{name}>", "exec"), space)
+        made = cfunc(types.void(*kinds), nopython=True, fastmath=SAFE, error_model="numpy", _nrt=False)(space[name])
+    c_kinds = [ctypes.c_void_p if isinstance(k, types.CPointer) else ctypes.c_int64 for k in kinds]
+    return ctypes.CFUNCTYPE(None, *c_kinds)(made.address), made
+
+
+def native(template: Template):
+    """A function of (lo, hi, tid, *symbols, *arrays) that runs the machine code."""
+    function, _ = compiled(render(template), template.name, signature(template))
+
+    def call(*args):
+        function(*[a.ctypes.data if isinstance(a, np.ndarray) else a for a in args])
+
+    return call
+
+
+def evaluate(dim, symbols: dict[str, int]) -> int:
+    return dim if isinstance(dim, int) else int(eval(dim, {}, dict(symbols)))
+
+
+def chunks(trip: int, rng: np.random.Generator | None) -> list[tuple[int, int]]:
+    """The whole launch, or cut at random places and in random order."""
+    if rng is None:
+        return [(0, trip)]
+    cuts = sorted({0, trip, *rng.integers(0, trip + 1, rng.integers(0, 5)).tolist()})
+    pieces = list(zip(cuts, cuts[1:], strict=False))
+    rng.shuffle(pieces)
+    return pieces
+
+
+def guarded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(flat copy inside a larger buffer, the buffer); the guard is NaN, or 77 for integers."""
+    fill = np.nan if array.dtype.kind == "f" else 77
+    whole = np.full(array.size + 2 * GUARD, fill, array.dtype)
+    inside = whole[GUARD : GUARD + array.size]
+    inside[:] = array.ravel()
+    return inside, whole
+
+
+def run_recipe(
+    recipe: Recipe,
+    operands: dict[str, np.ndarray],
+    outputs: tuple[str, ...] = ("out",),
+    symbols: dict[str, int] | None = None,
+    rng: np.random.Generator | None = None,
+    jit: bool = True,
+) -> dict[str, np.ndarray]:
+    """The outputs after all steps. Fails if anything outside of a buffer, or an operand that is no output, changed."""
+    symbols = symbols or {}
+    held = {name: guarded(array) for name, array in operands.items()}
+    for name, (elements, code) in recipe.temps.items():
+        held[name] = guarded(np.full(evaluate(elements, symbols), np.nan, target.DTYPES[code][0]))
+    before = {name: whole.copy() for name, (_, whole) in held.items()}
+    for step in recipe.steps:
+        t = step.template
+        arrays = [held[arg][0] for arg in step.args if arg != "scratch"]
+        if t.scratch:
+            code = t.params[-1][1]
+            count = evaluate(t.scratch, symbols) // target.itemsize(code)
+            arrays.append(np.full(2 * count, np.nan, target.DTYPES[code][0]))
+        assert len(arrays) == len(t.params), (t.name, step.args, t.params)
+        assert [target.CODES[a.dtype.name] for a in arrays] == [code for _, code in t.params]
+        function = native(t) if jit else python_function(t)
+        for i, (lo, hi) in enumerate(chunks(evaluate(t.trip, symbols), rng)):
+            function(lo, hi, i % 2, *[symbols[s] for s in t.symbols], *arrays)
+    for name, (_, whole) in held.items():
+        was = before[name]
+        inside = slice(GUARD, whole.size - GUARD)
+        if name in outputs or name in recipe.temps:
+            now = whole.copy()
+            now[inside] = was[inside]
+        else:
+            now = whole
+        assert np.array_equal(now, was, equal_nan=now.dtype.kind == "f"), f"{name}: written outside of it"
+    return {name: held[name][0].reshape(operands[name].shape).copy() for name in outputs}
