@@ -1,0 +1,73 @@
+"""The mathematical functions of kernel text: exp_f4, tanh_f8, maximum_f4 and so on.
+
+Each takes and gives scalars of its dtype. Jitted, a loop over them becomes vector code (formulas and errors in
+`math_f4` and `math_f8`); un-jitted they are NumPy's functions, which differ by the stated ulp at most. Square roots,
+rounding, maximum and minimum are exact in both. Names are `<function>_<dtype code>`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nnjit.kernels import math_f4
+from nnjit.kernels.scalar import Function
+
+
+def wide(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function computed in float64, whose result is rounded to the dtype afterwards."""
+    return lambda *x: function(*(np.float64(v) for v in x))
+
+
+def stable_sigmoid(x: np.float64) -> np.float64:
+    e = np.exp(-abs(x))
+    return np.float64(np.where(x < 0, e, 1.0) / (1.0 + e))
+
+
+def stable_softplus(x: np.float64) -> np.float64:
+    return np.maximum(x, 0.0) + np.log1p(np.exp(-abs(x)))
+
+
+MEANINGS = {
+    "exp": wide(np.exp),
+    "expm1": wide(np.expm1),
+    "log": wide(np.log),
+    "log1p": wide(np.log1p),
+    "tanh": wide(np.tanh),
+    "sigmoid": wide(stable_sigmoid),
+    "softplus": wide(stable_softplus),
+    "erf": wide(math.erf),
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: x.dtype.type(1) / np.sqrt(x),
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.rint,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+}
+
+
+def define(name: str, formulas: Any, code: str, arity: int = 1) -> Function:
+    return Function(
+        f"{name}_{code}", getattr(formulas, name), MEANINGS[name], (code,) * arity, code
+    )
+
+
+exp_f4 = define("exp", math_f4, "f4")
+expm1_f4 = define("expm1", math_f4, "f4")
+log_f4 = define("log", math_f4, "f4")
+log1p_f4 = define("log1p", math_f4, "f4")
+tanh_f4 = define("tanh", math_f4, "f4")
+sigmoid_f4 = define("sigmoid", math_f4, "f4")
+softplus_f4 = define("softplus", math_f4, "f4")
+erf_f4 = define("erf", math_f4, "f4")
+sqrt_f4 = define("sqrt", math_f4, "f4")
+rsqrt_f4 = define("rsqrt", math_f4, "f4")
+floor_f4 = define("floor", math_f4, "f4")
+ceil_f4 = define("ceil", math_f4, "f4")
+round_f4 = define("round", math_f4, "f4")
+maximum_f4 = define("maximum", math_f4, "f4", 2)
+minimum_f4 = define("minimum", math_f4, "f4", 2)

@@ -1,0 +1,169 @@
+"""float32 formulas for kernels: what each computes, with its largest error in units in the last place (ulp).
+
+The polynomials are weighted least-squares fits whose coefficients were rounded to float32 one after the other, lowest
+first. Selects instead of branches; NaN, infinities and subnormal numbers are handled.
+"""
+
+from __future__ import annotations
+
+from nnjit.kernels.scalar import (
+    Value,
+    absolute,
+    call,
+    convert,
+    from_bits,
+    polynomial,
+    power_of_two,
+    rounded,
+    select,
+    to_bits,
+    with_sign,
+)
+
+LOG2E = 1.4426950408889634
+LN2_HI, LN2_LO = 0.693359375, -2.12194440e-4
+INF, NAN = float("inf"), float("nan")
+
+
+def clamp(x: Value, low: float, high: float) -> Value:
+    """x between two limits; a NaN stays."""
+    x = select(x < low, low, x)
+    return select(x > high, high, x)
+
+
+def reduced(x: Value) -> tuple[Value, Value, Value]:
+    """x = n ln 2 + r: the integer n, r and exp(r) - 1."""
+    n, i = rounded(x * LOG2E)
+    r = (x - n * LN2_HI) - n * LN2_LO
+    g = polynomial(r, 0.0013935775, 0.008369106, 0.041666456, 0.16666517, 0.5)
+    return i, r, (g * r) * r + r
+
+
+def scaled(x: Value, n: Value) -> Value:
+    """x * 2**n in two steps, so that the result may be subnormal or infinite."""
+    half = n >> 1
+    return (x * power_of_two(half)) * power_of_two(n - half)
+
+
+def exp(x: Value) -> Value:
+    """e ** x; 1 ulp."""
+    n, _, p = reduced(clamp(x, -105.0, 89.0))
+    return scaled(p + 1.0, n)
+
+
+def expm1(x: Value) -> Value:
+    """e ** x - 1, also where x is near 0; 2 ulp."""
+    n, _, p = reduced(clamp(x, -20.0, 89.0))
+    half = power_of_two(n - 1)
+    return (half * p + (half - 0.5)) * 2.0
+
+
+def tanh(x: Value) -> Value:
+    """Hyperbolic tangent: an odd polynomial below 0.6, 1 - 2 / (exp(2 |x|) + 1) above; 2 ulp."""
+    t, z = absolute(x), x * x
+    near = polynomial(z, -0.005899897, 0.020800143, -0.053785097, 0.1333194, -0.333333)
+    n, _, p = reduced(select(t > 10.0, 10.0, t) * 2.0)
+    far = 1.0 - 2.0 / ((p + 1.0) * power_of_two(n) + 1.0)
+    return select(t < 0.6, near * z * x + x, with_sign(far, x))
+
+
+def sigmoid(x: Value) -> Value:
+    """1 / (1 + e ** -x), from e ** -|x| so that nothing overflows; 3 ulp."""
+    e = exp(-absolute(x))
+    return select(x < 0.0, e, 1.0) / (e + 1.0)
+
+
+def log_of(f: Value, k: Value) -> Value:
+    """log((1 + f) * 2**k) for 1 + f in sqrt(1/2)..sqrt(2)."""
+    g = polynomial(
+        f, -0.07377405, 0.1262785, -0.13199551, 0.14225616, -0.16621512, 0.19999921, -0.2500085,
+        0.33333352,
+    )  # fmt: skip
+    n = convert(k, "f4")
+    z = f * f
+    low = (g * f) * z + n * LN2_LO
+    return ((low - 0.5 * z) + f) + n * LN2_HI
+
+
+ROOT_HALF = 0x3F3504F3  # the bits of sqrt(1/2)
+
+
+def log(x: Value) -> Value:
+    """Natural logarithm: -inf at 0, NaN below; 1 ulp."""
+    small = x < 1.17549435e-38
+    i = to_bits(select(small, x * 8388608.0, x)) - ROOT_HALF
+    k = i >> 23
+    m = from_bits((i & 0x7FFFFF) + ROOT_HALF)
+    y = log_of(m - 1.0, k - select(small, k.like(23), 0))
+    y = select(x > 0.0, y, select(x == 0.0, y.like(-INF), NAN))
+    return select(x == INF, x, y)
+
+
+def log1p(x: Value) -> Value:
+    """log(1 + x), also where x is near 0; 2 ulp."""
+    k = (to_bits(x + 1.0) - ROOT_HALF) >> 23
+    half = k >> 1
+    a, b = power_of_two(-half), power_of_two(half - k)
+    y = log_of((x * a) * b + (a * b - 1.0), k)
+    y = select(x > -1.0, y, select(x == -1.0, y.like(-INF), NAN))
+    return select(x == INF, x, y)
+
+
+def softplus(x: Value) -> Value:
+    """log(1 + e ** x) as max(x, 0) + log1p(e ** -|x|); 3 ulp."""
+    e = exp(-absolute(x))
+    k = (to_bits(e + 1.0) - ROOT_HALF) >> 23
+    a = power_of_two(-k)
+    return select(x > 0.0, x, 0.0) + log_of(e * a + (a - 1.0), k)
+
+
+def erf(x: Value) -> Value:
+    """The error function: x P(x**2) below 0.93, 1 - exp(Q(|x|)) above; 2 ulp."""
+    t, z = absolute(x), x * x
+    near = polynomial(
+        z, 8.3012026e-05, -0.0008125135, 0.005199314, -0.026858592, 0.11283677, -0.37612632,
+        0.12837917,
+    )  # fmt: skip
+    far = polynomial(
+        select(t > 4.0, 4.0, t), -2.136336e-05, 0.00043744498, -0.004184956, 0.025154598, -0.108332366,
+        -0.63330126, -1.1295366, 0.0001790192,
+    )  # fmt: skip
+    n, _, p = reduced(far)
+    scale = power_of_two(n)
+    tail = (1.0 - scale) - scale * p
+    return select(t < 0.93, near * x + x, with_sign(tail, x))
+
+
+def maximum(x: Value, y: Value) -> Value:
+    """The larger; NaN if either is."""
+    return call("maximum", x, y)
+
+
+def minimum(x: Value, y: Value) -> Value:
+    """The smaller; NaN if either is."""
+    return call("minimum", x, y)
+
+
+def sqrt(x: Value) -> Value:
+    """Square root, exact."""
+    return call("sqrt", x)
+
+
+def rsqrt(x: Value) -> Value:
+    """1 / sqrt(x), each step exact (no estimate)."""
+    return 1.0 / call("sqrt", x)
+
+
+def floor(x: Value) -> Value:
+    """The largest whole number not above x."""
+    return call("floor", x)
+
+
+def ceil(x: Value) -> Value:
+    """The smallest whole number not below x."""
+    return call("ceil", x)
+
+
+def round(x: Value) -> Value:
+    """The nearest whole number, halves to even."""
+    return call("rint", x)

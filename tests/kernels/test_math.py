@@ -1,0 +1,186 @@
+"""The functions of kernel text against NumPy in the next wider dtype, over the whole range of float bits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import nnjit.kernels.math as kernel_math
+from nnjit.kernels.template import Template
+from tests.kernels.harness import native, python_function
+
+WIDER = {"f4": np.float64, "f8": np.longdouble}
+DTYPE = {"f4": np.float32, "f8": np.float64}
+
+
+def loop(name: str, code: str, arity: int = 1) -> Template:
+    """y[i] = name(x[i]) or name(x[i], z[i])."""
+    arguments = "x[i]" if arity == 1 else "x[i], z[i]"
+    return Template(
+        name=f"loop_{name}_{code}",
+        doc=f"y = {name}({arguments})",
+        imports=(f"from nnjit.kernels.math import {name}_{code}",),
+        symbols=(),
+        params=(("x", code), *((("z", code),) if arity == 2 else ()), ("y", code)),
+        body=("for i in range(lo, hi):", f"    y[i] = {name}_{code}({arguments})"),
+        trip=0,
+    )
+
+
+def evaluate(name: str, *arrays: np.ndarray, jit: bool = True) -> np.ndarray:
+    code = "f4" if arrays[0].dtype == np.float32 else "f8"
+    y = np.empty_like(arrays[0])
+    t = loop(name, code, len(arrays))
+    (native(t) if jit else python_function(t))(0, y.size, 0, *arrays, y)
+    return y
+
+
+def sigmoid(x):
+    e = np.exp(-abs(x))
+    return np.where(x < 0, e, 1) / (1 + e)
+
+
+def softplus(x):
+    return np.maximum(x, 0) + np.log1p(np.exp(-abs(x)))
+
+
+def erf(x):
+    if x.dtype == np.float64:
+        return np.array([math.erf(v) for v in x])
+    return erf_longdouble(x)
+
+
+REFERENCE = {
+    "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh,
+    "sigmoid": sigmoid, "softplus": softplus, "erf": erf,
+}  # fmt: skip
+
+#: the stated error in ulp
+ULP = {
+    "exp_f4": 1.1, "expm1_f4": 2, "log_f4": 1, "log1p_f4": 2, "tanh_f4": 2, "sigmoid_f4": 3, "softplus_f4": 3,
+    "erf_f4": 2,
+}  # fmt: skip
+
+
+def samples_f4() -> np.ndarray:
+    """Bits of all exponents and signs, edges, and the places where formulas change."""
+    rng = np.random.default_rng(7)
+    return np.concatenate([
+        np.arange(0, 2**32, 4099, dtype=np.uint64).astype(np.uint32).view(np.float32),
+        np.float32([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 1e-45, -1e-45, 1.17549435e-38, 3.4028235e38]),
+        np.linspace(-110, 110, 2**18, dtype=np.float32),
+        np.linspace(-5, 5, 2**18, dtype=np.float32),
+        (1 + rng.normal(size=2**16) * 1e-3).astype(np.float32),
+        (-1 + abs(rng.normal(size=2**16)) * 1e-3).astype(np.float32),
+    ])  # fmt: skip
+
+
+def ulp_error(y: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """|y - exact| in units in the last place of y's dtype at `exact`; infinite where one is NaN or wrongly infinite."""
+    info = np.finfo(y.dtype)
+    with np.errstate(all="ignore"):
+        rounded = exact.astype(y.dtype)
+        unit = np.frexp(abs(exact))[1] - info.nmant - 1
+        one = np.ldexp(np.ones_like(exact), np.maximum(unit, info.minexp - info.nmant))
+        error = abs(y.astype(exact.dtype) - exact) / one
+    same = (y == rounded) | (np.isnan(y) & np.isnan(rounded))
+    return np.where(np.isfinite(error), error, np.where(same, 0, np.inf))
+
+
+@pytest.mark.parametrize("name", list(ULP))
+def test_error_over_the_whole_range(name):
+    base, code = name.split("_")
+    x = samples_f4() if code == "f4" else samples_f8()
+    with np.errstate(all="ignore"):
+        exact = REFERENCE[base](x.astype(WIDER[code]))
+    error = ulp_error(evaluate(base, x), exact)
+    worst = int(np.argmax(error))
+    assert error[worst] <= ULP[name], f"{error[worst]:.2f} ulp at x = {x[worst]!r}"
+
+
+CASES = {
+    "exp": [(-np.inf, 0), (np.inf, np.inf), (np.nan, np.nan), (0, 1), (-1e30, 0), (1e30, np.inf)],
+    "log": [
+        (0, -np.inf),
+        (-1, np.nan),
+        (np.inf, np.inf),
+        (-np.inf, np.nan),
+        (np.nan, np.nan),
+        (1, 0),
+    ],
+    "log1p": [(-1, -np.inf), (-2, np.nan), (np.inf, np.inf), (np.nan, np.nan), (0, 0)],
+    "expm1": [(-np.inf, -1), (np.inf, np.inf), (np.nan, np.nan), (0, 0)],
+    "tanh": [(-np.inf, -1), (np.inf, 1), (np.nan, np.nan), (0, 0), (40, 1)],
+    "sigmoid": [(-np.inf, 0), (np.inf, 1), (np.nan, np.nan), (0, 0.5)],
+    "softplus": [(-np.inf, 0), (np.inf, np.inf), (np.nan, np.nan)],
+    "erf": [(-np.inf, -1), (np.inf, 1), (np.nan, np.nan), (0, 0)],
+    "sqrt": [(-1, np.nan), (np.inf, np.inf), (4, 2), (0, 0)],
+    "rsqrt": [(0, np.inf), (4, 0.5), (np.inf, 0), (-1, np.nan)],
+    "floor": [(-0.5, -1), (2.5, 2), (np.nan, np.nan)],
+    "ceil": [(-0.5, 0), (2.5, 3), (np.inf, np.inf)],
+    "round": [(-0.6, -1), (2.5, 2), (3.5, 4), (1e30, 1e30)],
+}
+
+
+@pytest.mark.parametrize("code", ["f4"])
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("name", list(CASES))
+def test_special_values(name, code, jit):
+    x, expected = (np.array(v, DTYPE[code]) for v in zip(*CASES[name], strict=True))
+    np.testing.assert_array_equal(evaluate(name, x, jit=jit), expected)
+
+
+@pytest.mark.parametrize("code", ["f4"])
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_maximum_keeps_nan(name, code):
+    v = np.array([-1, 0, 2, np.inf, -np.inf, np.nan], DTYPE[code])
+    x, z = (a.ravel().copy() for a in np.meshgrid(v, v))
+    expected = getattr(np, name)(x, z)
+    np.testing.assert_array_equal(evaluate(name, x, z), expected)
+    np.testing.assert_array_equal(evaluate(name, x, z, jit=False), expected)
+
+
+@pytest.mark.parametrize("name", list(ULP))
+def test_python_meaning_is_as_near(name):
+    base, code = name.split("_")
+    x = samples_f4() if code == "f4" else samples_f8()
+    x = np.concatenate([x[:: x.size // 500], np.linspace(-3, 3, 101, dtype=x.dtype)])
+    y = evaluate(base, x, jit=False)
+    assert y.dtype == x.dtype
+    assert isinstance(getattr(kernel_math, name)(x[0]), DTYPE[code])
+    with np.errstate(all="ignore"):
+        exact = REFERENCE[base](x.astype(WIDER[code]))
+    assert ulp_error(y, exact).max() <= ULP[name]
+
+
+@pytest.mark.parametrize("name", ["sqrt", "rsqrt"])
+def test_roots_are_exact(name):
+    x = samples_f4()
+    with np.errstate(all="ignore"):
+        expected = np.sqrt(x) if name == "sqrt" else np.float32(1) / np.sqrt(x)
+    np.testing.assert_array_equal(evaluate(name, x), expected)
+
+
+def test_chunk_limits_do_not_matter():
+    """Vector bodies and scalar tails give the same bits."""
+    x = samples_f4()[::97][:4001].copy()
+    for name in REFERENCE:
+        whole = evaluate(name, x)
+        parts = np.empty_like(x)
+        kernel = native(loop(name, "f4"))
+        for lo in range(0, x.size, 7):
+            kernel(lo, min(lo + 7, x.size), 0, x, parts)
+        assert np.array_equal(whole.view(np.uint32), parts.view(np.uint32)), name
+
+
+def test_numba_is_not_needed_un_jitted():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, nnjit.kernels.math as m; m.exp_f4(1.0); "
+        "assert not {'numba', 'llvmlite'} & set(sys.modules), 'imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
