@@ -1,0 +1,10 @@
+"""Data: sources (files to arrays), preparation (scaling, splits), checks, and batches for the
+training loop.
+
+Arrays come in, contiguous batches of the model's dtype go out. Nothing here knows about graphs or
+devices.
+"""
+
+from nnjit.data.sources import Dataset, load_source
+
+__all__ = ["Dataset", "load_source"]
