@@ -1,1 +1,5 @@
-"""Running a Plan: kernels compiled and cached, the driver and its threads, memory, and the devices."""
+"""Running compiled kernels: cache and workers make machine code, the driver walks a table of launches.
+
+Nothing here knows graphs, layers or plans. A kernel comes in as text (`cache.KernelSource`), a whole step as a table
+of rows (`driver.Program`). Importing this package imports neither numba nor llvmlite.
+"""

@@ -1,0 +1,14 @@
+"""Memory for regions and control blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+ALIGNMENT = 64
+
+
+def aligned(nbytes: int) -> np.ndarray:
+    """A zeroed (nbytes,) uint8 array whose first byte is on a 64-byte boundary. Pages are taken when touched."""
+    raw = np.zeros(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes]

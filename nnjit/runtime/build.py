@@ -1,0 +1,135 @@
+"""Compiling what the cache lacks: a team of worker processes, one per core, that pull jobs, longest first."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nnjit import config
+from nnjit.errors import CacheError, CompileError
+from nnjit.runtime import cache, worker
+
+Progress = Callable[[int, int, str], None]
+
+
+def compile_missing(sources: Sequence[cache.KernelSource], progress: Progress | None) -> int:
+    """Compile `sources` into the cache; the number of workers used.
+
+    progress(done, total, name) is called in this thread after each kernel. Raises CompileError, which names the kernel
+    and its file; `worker.Unproven` where this Numba lacks what the object path needs; CacheError.
+    """
+    jobs = deque(_job(source) for source in sorted(sources, key=lambda s: -len(s.text)))
+    team = [_Worker() for _ in range(worker_count(len(sources)))]
+    results: queue.SimpleQueue[tuple[worker.Job, dict]] = queue.SimpleQueue()
+    feeders = [threading.Thread(target=_feed, args=(w, jobs, results), daemon=True) for w in team]
+    try:
+        for feeder in feeders:
+            feeder.start()
+        for done in range(1, len(sources) + 1):
+            job, reply = results.get()
+            _check(job, reply)
+            if progress is not None:
+                progress(done, len(sources), job["name"])
+    finally:
+        jobs.clear()
+        for member in team:
+            member.stop()
+        for feeder in feeders:
+            feeder.join()
+    return len(team)
+
+
+def worker_count(kernels: int) -> int:
+    """Workers for so many kernels: a second one pays from the third kernel (starting costs about 0.5 s)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cores or 1, (kernels + 1) // 2, config.MAX_THREADS))
+
+
+def _job(source: cache.KernelSource) -> worker.Job:
+    meta = {
+        "key": source.key,
+        "entry": source.entry,
+        "name": source.name,
+        "text": cache.digest(source.text),
+        "environment": cache.environment(),
+    }
+    return {
+        "key": source.key, "name": source.name, "entry": source.entry, "signature": source.signature,
+        "text": source.text, "path": str(cache.write_source(source)), "object": str(source.object_path),
+        "meta": meta,
+    }  # fmt: skip
+
+
+def _feed(member: _Worker, jobs: deque, results: queue.SimpleQueue) -> None:
+    """Give a worker one job after the other; every job that is taken gets a result."""
+    while True:
+        try:
+            job = jobs.popleft()
+        except IndexError:
+            return
+        results.put((job, member.ask(job)))
+
+
+def _check(job: worker.Job, reply: dict) -> None:
+    if "seconds" in reply:
+        return
+    if "unproven" in reply:
+        raise worker.Unproven(reply["unproven"])
+    if "unwritable" in reply:
+        raise CacheError(f"cannot write {job['object']}: {reply['unwritable']}; set NNJIT_CACHE")
+    raise CompileError(f"kernel {job['name']} ({job['path']}): {reply['error']}")
+
+
+class _Worker:
+    """One compile process and its pipes."""
+
+    def __init__(self) -> None:
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "nnjit.runtime.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=_environment(),
+            cwd=config.cache_dir(),
+        )
+
+    def ask(self, job: worker.Job) -> dict:
+        """The worker's answer to a job; where the worker died, an error with its last words."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with contextlib.suppress(OSError, ValueError):  # a dead worker, or one that was stopped
+            self.process.stdin.write(json.dumps(job).encode() + b"\n")
+            self.process.stdin.flush()
+            if line := self.process.stdout.readline():
+                return json.loads(line)
+        code = self.process.wait()
+        self.log.seek(0)
+        words = self.log.read().decode(errors="replace").strip()[-2000:]
+        return {"error": f"the compile worker ended with code {code}\n{words}".strip()}
+
+    def stop(self) -> None:
+        """End the process at once: what it has published is whole, the rest is not wanted any more."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+
+
+def _environment() -> dict[str, str]:
+    """The worker's environment: no NUMBA_* (they change code and are not in the key), a fixed hash seed (so that a
+    kernel compiles to the same code everywhere), and this very nnjit first on the path."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "PYTHON"))}
+    root = str(Path(config.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    fixed = {"NUMBA_DISABLE_INTEL_SVML": "1", "PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
+    return {**kept, **fixed, "PYTHONPATH": path}

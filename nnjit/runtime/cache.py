@@ -1,0 +1,175 @@
+"""Kernel sources, their keys, and the folder where sources and objects are kept.
+
+In: a `KernelSource` (text). Out: its key, which stands for everything that decides the machine code, and the files
+`<name>-<key12>.py` and `<name>-<key12>.obj`. Nothing is compiled or linked here.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnjit import config
+from nnjit.atomic import write_atomic
+from nnjit.errors import CacheError
+from nnjit.kernels import target
+from nnjit.runtime import objects
+
+_IMPORTS = re.compile(r"nnjit\.kernels((?:\.\w+)+)|from nnjit\.kernels import \(?([\w, \n]+)")
+
+
+@dataclass(frozen=True)
+class KernelSource:
+    """One kernel: its function's name, its signature ('void(int64, int64, int64, *float32)'), its file's text."""
+
+    name: str
+    signature: str
+    text: str
+
+    @functools.cached_property
+    def key(self) -> str:
+        """32 hex digits for text, signature, helper modules, versions, flags and CPU: equal key, equal code."""
+        helpers = sorted((name, file_hash(name)) for name in helper_modules(self.text))
+        parts = [self.name, self.signature, self.text, helpers, environment()]
+        return digest(json.dumps(parts, sort_keys=True))
+
+    @property
+    def entry(self) -> str:
+        """The symbol in the object. Numba's own names can be equal in two processes for different code."""
+        return f"k_{self.key}"
+
+    @property
+    def path(self) -> Path:
+        """The readable source file in the cache folder."""
+        return config.cache_dir() / f"{self.name}-{self.key[:12]}.py"
+
+    @property
+    def object_path(self) -> Path:
+        """The object file beside it."""
+        return config.cache_dir() / f"{self.name}-{self.key[:12]}.obj"
+
+
+@functools.cache
+def driver_source() -> KernelSource:
+    """The driver itself: compiled and kept like a kernel."""
+    text = Path(__file__).with_name("interpreter.py").read_text(encoding="utf-8")
+    return KernelSource("driver", "int64(" + ", ".join(["int64"] * 7) + ")", text)
+
+
+def digest(text: str) -> str:
+    """32 hex digits of sha256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def environment() -> dict[str, str]:
+    """Whatever decides the machine code besides the text: versions, flags, CPU, vector width."""
+    return {**_machine(), "vector_bits": str(target.vector_bits())}
+
+
+@functools.cache
+def _machine() -> dict[str, str]:
+    import llvmlite
+    import llvmlite.binding as llvm
+
+    worker = Path(__file__).with_name("worker.py").read_text(encoding="utf-8")
+    return {
+        "format": str(objects.FORMAT),
+        "worker": digest(worker),
+        "numba": importlib.metadata.version("numba"),
+        "llvmlite": llvmlite.__version__,
+        "python": platform.python_version(),
+        "platform": f"{sys.platform}-{platform.machine()}",
+        "cpu": llvm.get_host_cpu_name(),
+        "features": llvm.get_host_cpu_features().flatten(),
+    }
+
+
+def helper_modules(text: str) -> set[str]:
+    """Dotted names below nnjit.kernels that `text` imports, directly or through one another."""
+    found: set[str] = set()
+    todo = _imported(text)
+    while todo:
+        name = todo.pop()
+        if name not in found and (path := _module_path(name)):
+            found.add(name)
+            todo |= _imported_by(path)
+    return found
+
+
+def _imported(text: str) -> set[str]:
+    names = set()
+    for dotted, listed in _IMPORTS.findall(text):
+        if dotted:
+            names.add(dotted[1:])
+        names |= set(re.findall(r"\w+", listed))
+    return names
+
+
+def _module_path(name: str) -> Path | None:
+    """The file of nnjit.kernels.<name>; for 'tile.x' that of 'tile' where x is no module."""
+    root = Path(target.__file__).parent
+    path = root.joinpath(*name.split(".")).with_suffix(".py")
+    return path if path.is_file() else None
+
+
+@functools.cache
+def _imported_by(path: Path) -> set[str]:
+    return _imported(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def file_hash(name: str) -> str:
+    """Hash of the text of nnjit.kernels.<name>."""
+    path = _module_path(name)
+    assert path is not None
+    return digest(path.read_text(encoding="utf-8"))
+
+
+def read_entry(source: KernelSource) -> objects.Entry:
+    """The cached object; raises FileNotFoundError where there is none, `objects.BadEntry` where it is not usable."""
+    return objects.decode(source.object_path.read_bytes(), source.key)
+
+
+def write_source(source: KernelSource) -> Path:
+    """Put the readable source into the cache folder; raises CacheError where that cannot be written."""
+    path = source.path
+    writable(lambda: write_atomic(path, source.text.encode(), durable=False))
+    return path
+
+
+def writable(write: Callable[[], object]) -> None:
+    """Call `write`; an OSError becomes a CacheError that names the folder and the setting."""
+    try:
+        write()
+    except OSError as error:
+        why = error.strerror or error
+        raise CacheError(
+            f"cannot write compiled kernels to {config.cache_dir()}: {why}; "
+            "set NNJIT_CACHE (or nnjit.set_cache_dir) to a folder that can be written"
+        ) from None
+
+
+def miss_reason(source: KernelSource) -> str:
+    """Why `source` has no object: 'new', 'changed' (same name, other text) or 'version' (same text, other
+    versions, CPU or settings; says which)."""
+    reason = "new"
+    for path in config.cache_dir().glob(f"{source.name}-*.obj"):
+        try:
+            meta = objects.decode(path.read_bytes()).meta
+        except (OSError, objects.BadEntry):
+            continue
+        if meta.get("text") != digest(source.text):
+            reason = "changed"
+            continue
+        then, now = meta["environment"], environment()
+        differing = [name for name in now if then.get(name) != now[name]]
+        return "version: " + (", ".join(differing) or "nnjit.kernels")
+    return reason

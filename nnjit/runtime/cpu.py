@@ -1,0 +1,167 @@
+"""Loading kernels into this process: from the cache where they are there, through workers where not.
+
+One registry per process: a kernel is loaded once, however many programs use it, and stays until the process ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nnjit import atomic, config
+from nnjit.errors import CacheError
+from nnjit.runtime import build, cache, inprocess, objects, worker
+from nnjit.runtime.cache import KernelSource
+
+log = logging.getLogger("nnjit")
+
+
+@dataclass
+class LoadReport:
+    """What a `load` did. misses: (kernel, reason), the reason being new, changed, version: ... or corrupt: ...;
+    resident: kernels that were in this process already; notes: fall-backs."""
+
+    hits: int = 0
+    resident: int = 0
+    misses: list[tuple[str, str]] = field(default_factory=list)
+    compile_seconds: float = 0.0
+    workers: int = 0
+    loader: str = "object"
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """addresses: by `KernelSource.key`. engines own the machine code."""
+
+    addresses: dict[str, int]
+    report: LoadReport
+    engines: tuple = field(default=(), repr=False)
+
+
+@dataclass
+class _Registry:
+    """The kernels of this process."""
+
+    addresses: dict[str, int] = field(default_factory=dict)
+    engines: list[object] = field(default_factory=list)
+    compiled: int = 0
+    fallback: str | None = None  # why objects are not used, once that is known
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+_registry = _Registry()
+
+
+def compiled_count() -> int:
+    """Kernels compiled since this process started, the driver among them."""
+    return _registry.compiled
+
+
+def load(sources: Sequence[KernelSource], progress: build.Progress | None = None) -> Loaded:
+    """Make `sources`, and the driver that runs them, callable.
+
+    progress(done, total, name) is called after each kernel that had to be compiled. Raises CompileError, which names
+    the kernel and its file, and CacheError where something must be compiled and the cache folder cannot be written.
+    """
+    with _registry.lock:
+        unique = {source.key: source for source in (*sources, cache.driver_source())}
+        report = LoadReport()
+        wanted = [s for key, s in unique.items() if key not in _registry.addresses]
+        report.resident = len(unique) - len(wanted)
+        if wanted:
+            _load(wanted, report, progress)
+        addresses = {key: _registry.addresses[key] for key in unique}
+        return Loaded(addresses, report, tuple(_registry.engines))
+
+
+def _load(wanted: list[KernelSource], report: LoadReport, progress: build.Progress | None) -> None:
+    """Load by objects, or by Numba where that is asked for or objects are not possible here."""
+    if config.loader() == "object":
+        if _registry.fallback is None:
+            _registry.fallback = objects.unsupported()
+            if _registry.fallback is None:
+                try:
+                    return _load_objects(wanted, report, progress)
+                except worker.Unproven as error:
+                    _registry.fallback = f"this Numba has no private name for objects: {error}"
+                    report.hits, report.misses = 0, []
+            log.warning("kernels are loaded by Numba's own cache: %s", _registry.fallback)
+        report.notes.append(_registry.fallback)
+    report.loader = "numba"
+    _load_numba(wanted, report, progress)
+
+
+def _load_objects(wanted: list[KernelSource], report: LoadReport, progress) -> None:
+    entries, missing = _read(wanted, report)
+    if missing:
+        start = time.perf_counter()
+        folder = config.cache_dir()
+        cache.writable(lambda: folder.mkdir(parents=True, exist_ok=True))
+        atomic.sweep(folder)
+        report.workers = build.compile_missing(missing, progress)
+        report.compile_seconds = time.perf_counter() - start
+        _registry.compiled += len(missing)
+        for source in missing:
+            try:
+                entries[source.key] = cache.read_entry(source)
+            except (OSError, objects.BadEntry) as error:
+                raise CacheError(
+                    f"{source.object_path} was just written, and is: {error}"
+                ) from None
+    engine, addresses = objects.link(list(entries.values()))
+    _registry.engines.append(engine)
+    _registry.addresses.update(zip(entries, addresses, strict=True))
+
+
+def _read(wanted: list[KernelSource], report: LoadReport):
+    """The cached objects by key, and the sources without a usable one."""
+    entries: dict[str, objects.Entry] = {}
+    missing = []
+    for source in wanted:
+        try:
+            entries[source.key] = cache.read_entry(source)
+            report.hits += 1
+            continue
+        except FileNotFoundError:
+            reason = cache.miss_reason(source)
+        except objects.BadEntry as error:
+            reason = f"corrupt: {error}"
+        except OSError as error:
+            raise CacheError(
+                f"cannot read {source.object_path}: {error.strerror or error}; "
+                "set NNJIT_CACHE (or nnjit.set_cache_dir) to a folder of your own"
+            ) from None
+        report.misses.append((source.name, reason))
+        missing.append(source)
+    return entries, missing
+
+
+def _load_numba(wanted: list[KernelSource], report: LoadReport, progress) -> None:
+    total = len(wanted)
+    for done, source in enumerate(wanted, 1):
+        start = time.perf_counter()
+        kernel = inprocess.load_kernel(source)
+        if kernel.reason is None:
+            report.hits += 1
+        else:
+            report.misses.append((source.name, kernel.reason))
+            report.compile_seconds += time.perf_counter() - start
+            _registry.compiled += 1
+        _registry.engines.append(kernel.callback)
+        _registry.addresses[source.key] = kernel.address
+        if progress is not None and kernel.reason is not None:
+            progress(done, total, source.name)
+
+
+def _forked() -> None:
+    """In a forked child: code stays usable; another thread may have held the lock."""
+    _registry.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

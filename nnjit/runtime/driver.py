@@ -1,0 +1,158 @@
+"""Programs: a table of launches, and running it. One call from Python per program, without the interpreter lock.
+
+A row is eight int64 words:
+
+    0 address of the kernel               4 flags: 1 = all chunks on the calling thread
+    1 address of its argument table    5 number of words in the table
+    2 trip count                       6 align: chunk limits are multiples of it (0 or 1: any)
+    3 chunks                           7 not used
+
+The kernel is called as k(lo, hi, tid, *words) for each chunk; words are run-time symbols by value, then pointers.
+Chunk c of n covers the units units*c//n to units*(c+1)//n of `align` indices each, with n = min(chunks, units). The
+number of threads is not in it: results are the same for any. A trip count of 0 calls nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nnjit import config
+from nnjit.runtime import cache, cpu, threads
+from nnjit.runtime.threads import MAX_CHUNKS, RUN, TICKS
+
+COLUMNS = 8
+ADDRESS, TABLE, TRIP, CHUNKS, FLAGS, WORDS, ALIGN = range(7)
+SERIAL = 1
+MAX_WORDS = 64
+
+
+@dataclass(frozen=True)
+class Call:
+    """One launch, for `Program.build`. words: symbols by value, then addresses of arrays."""
+
+    address: int
+    trip: int
+    words: Sequence[int]
+    chunks: int = 1
+    serial: bool = False
+    align: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Rows (n, 8) int64, and what they point to (kept alive). Do not run one program from two threads at once: its
+    kernels write to the same buffers.
+
+    An argument table must be readable up to a multiple of four words; `build` and `table` see to it.
+    """
+
+    rows: np.ndarray
+    keep: tuple = ()
+    address: int = field(init=False)
+    parallel: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = self.rows
+        if rows.dtype != np.int64 or rows.ndim != 2 or rows.shape[1] != COLUMNS:
+            raise ValueError(f"rows: expected int64 of shape (n, 8), got {rows.dtype} {rows.shape}")
+        if not rows.flags.c_contiguous:
+            raise ValueError("rows: expected a C-contiguous array")
+        for column, name, low, high in (
+            (ADDRESS, "address", 1, 2**63 - 1),
+            (TRIP, "trip", 0, 2**40),
+            (CHUNKS, "chunks", 1, MAX_CHUNKS),
+            (WORDS, "number of words", 0, MAX_WORDS),
+            (ALIGN, "align", 0, 2**31),
+        ):
+            bad = np.flatnonzero((rows[:, column] < low) | (rows[:, column] > high))
+            if bad.size:
+                value = rows[bad[0], column]
+                raise ValueError(f"row {bad[0]}: {name} {value}, expected {low} to {high}")
+        several = (rows[:, CHUNKS] > 1) & (rows[:, FLAGS] & SERIAL == 0)
+        object.__setattr__(self, "address", rows.ctypes.data)
+        object.__setattr__(self, "parallel", bool(several.any()))
+
+    @staticmethod
+    def build(calls: Sequence[Call], keep: tuple = ()) -> Program:
+        """The program of `calls`; `keep` are the arrays behind the addresses."""
+        rows = np.zeros((len(calls), COLUMNS), np.int64)
+        tables = [table(call.words) for call in calls]
+        for row, call, words in zip(rows, calls, tables, strict=True):
+            flags = SERIAL if call.serial else 0
+            address = words.ctypes.data
+            row[:7] = (
+                call.address, address, call.trip, call.chunks, flags, len(call.words), call.align
+            )  # fmt: skip
+        return Program(rows, (*tables, *keep))
+
+
+def table(words: Sequence[int]) -> np.ndarray:
+    """An argument table, padded to a multiple of four words."""
+    padded = np.zeros(max(4, -(-len(words) // 4) * 4), np.int64)
+    padded[: len(words)] = words
+    return padded
+
+
+def run(program: Program, threads: int | None = None, counters: np.ndarray | None = None) -> None:
+    """Run all rows in order.
+
+    threads: 1 to 64; None is `config.threads()`. Another caller's program may have the threads: this one then runs on
+    the calling thread alone, with the same results. tid is below `threads` in every call.
+    counters: int64 (rows, 2 + threads) to add to, per row: nanoseconds, calls, chunks run by each thread.
+    """
+    count = config.threads() if threads is None else threads
+    drive = driver()
+    rows = len(program.rows)
+    control = 0
+    if count > 1:
+        if program.parallel:
+            helpers = _threads_pool(drive)
+            count, control = helpers.grow(count), helpers.control
+        else:
+            count = 1
+    if counters is None:
+        drive(RUN, control, program.address, rows, count, 0, 0)
+        return
+    columns = counters.shape[1] if counters.ndim == 2 else 0
+    if counters.dtype != np.int64 or len(counters) != rows or columns < 2 + count:
+        raise ValueError(
+            f"counters: expected int64 of shape ({rows}, {2 + count}), "
+            f"got {counters.dtype} {counters.shape}"
+        )
+    ticks = np.zeros(counters.shape, np.int64)
+    drive(RUN, control, program.address, rows, count, ticks.ctypes.data, columns)
+    counters[:, 0] += np.rint(ticks[:, 0] * ns_per_tick()).astype(np.int64)
+    counters[:, 1:] += ticks[:, 1:]
+
+
+_drive: threads.Drive | None = None
+_threads_pool = threads.pool
+
+
+def driver() -> threads.Drive:
+    """The compiled driver; compiled once per machine, loaded once per process."""
+    global _drive
+    if _drive is None:
+        address = cpu.load([cache.driver_source()]).addresses[cache.driver_source().key]
+        _drive = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 7)(address)
+    return _drive
+
+
+@functools.cache
+def ns_per_tick() -> float:
+    """Nanoseconds of one tick of the driver's counter, measured over 20 ms."""
+    drive = driver()
+
+    def now() -> tuple[int, int]:
+        return time.perf_counter_ns(), drive(TICKS, 0, 0, 0, 0, 0, 0)
+
+    ns0, ticks0 = now()
+    time.sleep(0.02)
+    ns1, ticks1 = now()
+    return (ns1 - ns0) / max(1, ticks1 - ticks0)

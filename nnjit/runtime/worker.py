@@ -1,0 +1,153 @@
+"""The compile worker: `python -m nnjit.runtime.worker` reads jobs from stdin and publishes one object per kernel.
+
+A job is a line of JSON (see `Job`), the answer is a line of JSON: {"seconds"} or {"error"} or {"unproven"}, the last
+where Numba lacks a private name that the object path needs. The only place, with `inprocess`, that compiles. This
+file's own text is part of every key: a change here recompiles everything.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+import types
+import warnings
+from typing import TypedDict
+
+from nnjit.atomic import write_atomic
+from nnjit.runtime import objects
+
+#: reordering and fused multiply-add, but NaN and inf are kept, and no reciprocal estimates: LLVM would use those in
+#: vector bodies only, so that a result would depend on where a chunk ends
+SAFE = frozenset({"nsz", "contract", "reassoc"})
+
+
+class Job(TypedDict):
+    """What a worker needs to know about one kernel; object: the file to write, path: the source's file."""
+
+    key: str
+    name: str
+    entry: str
+    signature: str
+    text: str
+    path: str
+    object: str
+    meta: dict
+
+
+class Unproven(Exception):
+    """This Numba has no private name that turning a kernel into an object needs."""
+
+
+def main() -> None:
+    """Answer jobs until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    warnings.simplefilter("ignore")
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a stray print must not look like an answer
+    prepare()
+    for count, line in enumerate(sys.stdin.buffer):
+        answers.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
+        answers.flush()
+        if count % 64 == 63:
+            gc.collect()
+
+
+def prepare() -> None:
+    """Import Numba and switch the helpers of nnjit.kernels to their jitted form, garbage collector off."""
+    from nnjit.kernels import target
+
+    target.jitting = True
+    gc.disable()
+    import numba  # noqa: F401
+
+    gc.freeze()
+
+
+def answer(job: Job) -> dict:
+    """Compile one job and publish its object."""
+    start = time.perf_counter()
+    try:
+        code = emit_object(
+            compile_kernel(job["text"], job["path"], job["name"], job["signature"]), job["entry"]
+        )
+    except Unproven as error:
+        return {"unproven": str(error)}
+    except Exception as error:
+        return {"error": explain(error, job["path"])}
+    entry = objects.Entry({**job["meta"], "undefined": objects.undefined_symbols(code)}, code)
+    try:
+        write_atomic(job["object"], objects.encode(entry), durable=False)
+    except OSError as error:
+        return {"unwritable": str(error)}
+    return {"seconds": time.perf_counter() - start}
+
+
+def explain(error: Exception, path: str) -> str:
+    """One readable message: where in the kernel's file, and what Python or Numba said."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno]
+    where = f"line {lines[-1]}: " if lines else ""
+    return f"{where}{type(error).__name__}: {error}"
+
+
+def compile_kernel(text: str, path: str, name: str, signature: str, cache: bool = False):
+    """The function `name` of the file's text as a Numba C callback; `cache` asks for Numba's own cache."""
+    module = types.ModuleType(name)
+    exec(compile(text, path, "exec"), module.__dict__)
+    return jit(module.__dict__[name], signature, cache)
+
+
+def jit(function, signature: str, cache: bool):
+    """Numba's C callback with the options of every kernel."""
+    from numba import cfunc
+
+    options = {"nopython": True, "fastmath": set(SAFE), "error_model": "numpy", "_nrt": False}
+    return cfunc(parse_signature(signature), cache=cache, **options)(function)
+
+
+def parse_signature(signature: str):
+    """'void(int64, *float32)' as Numba types; '*' is a pointer."""
+    from numba import types as nb
+
+    match = re.fullmatch(r"(\w+)\(([\w*, ]*)\)", signature)
+    if match is None:
+        raise ValueError(f"signature {signature!r}: expected 'void(int64, ..., *float32)'")
+    result, listed = match.groups()
+    arguments = []
+    for word in (part.strip() for part in listed.split(",") if part.strip()):
+        kind = getattr(nb, word.lstrip("*"))
+        arguments.append(nb.CPointer(kind) if word.startswith("*") else kind)
+    return getattr(nb, result)(*arguments)
+
+
+def emit_object(callback, entry: str) -> bytes:
+    """Machine code of a compiled callback whose only visible symbol is `entry`."""
+    import llvmlite.binding as llvm
+
+    try:
+        library = callback._library
+        bitcode, machine = library._final_module.as_bitcode(), library._codegen._tm
+    except AttributeError as error:
+        raise Unproven(str(error)) from error
+    module = llvm.parse_bitcode(bitcode)
+    for value in (*module.functions, *module.global_variables):
+        if not value.is_declaration:
+            value.linkage = llvm.Linkage.internal
+    function = module.get_function(callback.native_name)
+    function.name = entry
+    function.linkage = llvm.Linkage.external
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()  # the un-wrapped twin of the function goes
+    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
+    return machine.emit_object(module)
+
+
+if __name__ == "__main__":
+    main()
