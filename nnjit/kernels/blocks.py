@@ -51,6 +51,22 @@ def symbols_of(*dims: Dim | None) -> tuple[str, ...]:
     return tuple(found)
 
 
+def check_symbols(name: str, symbols: tuple[str, ...], taken: Sequence[str]) -> tuple[str, ...]:
+    """The symbols, if none is a name that the kernel itself uses."""
+    clash = sorted(set(symbols) & set(taken))
+    if clash:
+        raise ValueError(
+            f"{name}: the run-time symbol {clash[0]!r} is a variable of the kernel; rename it"
+        )
+    return symbols
+
+
+def call(name: str, args: Sequence[str]) -> list[str]:
+    """A call as lines; a long one is broken."""
+    line = f"{name}({', '.join(args)})"
+    return [line] if len(line) <= 80 else [f"{name}(", *folded(args, 84), ")"]
+
+
 def split(n: int, most: int) -> list[tuple[int, int]]:
     """n cut into the fewest pieces of at most `most`, sizes differing by one at most: (start, size) pairs."""
     parts = max(1, -(-n // most))
@@ -167,7 +183,11 @@ class Tiles:
         given = {"vectors": panel.vectors, "tail": panel.tail, **options}
         defaults = {"tail": 0, "init": "zero", "final": "store", "static_k": 0, "runtime": (), "taps": None,
                     "step_a": 1, "step_b": 0}  # fmt: skip
-        parts = [f"{k}={progression(v)}" for k, v in given.items() if k not in defaults or v != defaults[k]]
+        parts = [
+            f"{k}={progression(v)}"
+            for k, v in given.items()
+            if k not in defaults or v != defaults[k]
+        ]
         parts += [f"lanes={panel.lanes}", f'dtype="{self.dtype}"']
         definition = tuple(parts)
         if definition not in self.names:
@@ -187,11 +207,11 @@ class Tiles:
         return tuple(lines)
 
 
-def folded(parts: Sequence[str]) -> list[str]:
-    """A long argument list in lines of at most 100 columns."""
+def folded(parts: Sequence[str], most: int = 100) -> list[str]:
+    """A long argument list in lines of at most `most` columns."""
     lines, line = [], "   "
     for part in parts:
-        if len(line) + len(part) + 2 > 100 and line.strip():
+        if len(line) + len(part) + 2 > most and line.strip():
             lines.append(line)
             line = "   "
         line += f" {part},"

@@ -68,11 +68,20 @@ class Epilogue:
         args = ["bias", column] if self.bias else []
         return args + ([self.operand, out] if self.operand else [])
 
-    def lines(self, out: str, rows: int, row_step: int | str, column: str, columns: int | str) -> list[str]:
+    def lines(
+        self, out: str, rows: int, row_step: int | str, column: str, columns: int | str
+    ) -> list[str]:
         """The tail as a loop over a block just written: rows row_step apart from y[out], columns wide."""
         if self.tail is None:
             return []
-        inner = [f"for j in range({columns}):", *("    " + s for s in self.tail("q + j", f"{column} + j"))]
+        inner = [
+            f"for j in range({columns}):",
+            *("    " + s for s in self.tail("q + j", f"{column} + j")),
+        ]
         if rows == 1:
             return [f"q = {out}", *inner]
-        return [f"for r in range({rows}):", f"    q = {out} + r * {row_step}", *("    " + s for s in inner)]
+        return [
+            f"for r in range({rows}):",
+            f"    q = {out} + r * {row_step}",
+            *("    " + s for s in inner),
+        ]

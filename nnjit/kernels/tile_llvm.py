@@ -19,7 +19,10 @@ from numba.extending import intrinsic
 from nnjit.kernels.tile import TileShape
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
-ELEMENT = {"f4": (ir.FloatType(), types.float32, "f32"), "f8": (ir.DoubleType(), types.float64, "f64")}
+ELEMENT = {
+    "f4": (ir.FloatType(), types.float32, "f32"),
+    "f8": (ir.DoubleType(), types.float64, "f64"),
+}
 POINTERS = {"a", "b", "c", "e", "m", "src", "dst"}
 
 
@@ -40,7 +43,9 @@ def define(names: list[str], dtype: str, write: Callable[[Any, dict[str, Any]], 
 
 def tile_intrinsic(s: TileShape) -> Any:
     """The tile of this shape as an intrinsic; same arguments and results as `tile.numpy_tile`."""
-    return define(s.arguments(), s.dtype, lambda builder, args: TileWriter(s, builder, args).write())
+    return define(
+        s.arguments(), s.dtype, lambda builder, args: TileWriter(s, builder, args).write()
+    )
 
 
 def constant(value: int) -> ir.Constant:
@@ -166,7 +171,9 @@ class TileWriter:
         for tap_a, tap_b, lo, hi in self.s.taps:
             at_a, at_b = b.gep(base_a, [constant(tap_a)]), b.gep(base_b, [constant(tap_b)])
 
-            def step(k: Any, acc: Any, pa: Any = at_a, pb: Any = at_b, lo: int = lo, hi: int = hi) -> Any:
+            def step(
+                k: Any, acc: Any, pa: Any = at_a, pb: Any = at_b, lo: int = lo, hi: int = hi
+            ) -> Any:
                 return self.multiply_add(acc, b.gep(pa, [self.step_of(k, "step_a")]),
                                          b.gep(pb, [self.step_of(k, "step_b")]), lo, hi)  # fmt: skip
 

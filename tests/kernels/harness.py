@@ -43,11 +43,15 @@ def compiled(source: str, name: str, sig: str):
 
     kinds = []
     for word in sig[len("void(") : -1].split(", "):
-        kinds.append(types.CPointer(getattr(types, word[1:])) if word[0] == "*" else getattr(types, word))
+        kinds.append(
+            types.CPointer(getattr(types, word[1:])) if word[0] == "*" else getattr(types, word)
+        )
     space: dict = {}
     with jitting():
         exec(compile(source, f"<{name}>", "exec"), space)
-        made = cfunc(types.void(*kinds), nopython=True, fastmath=SAFE, error_model="numpy", _nrt=False)(space[name])
+        made = cfunc(
+            types.void(*kinds), nopython=True, fastmath=SAFE, error_model="numpy", _nrt=False
+        )(space[name])
     c_kinds = [ctypes.c_void_p if isinstance(k, types.CPointer) else ctypes.c_int64 for k in kinds]
     return ctypes.CFUNCTYPE(None, *c_kinds)(made.address), made
 
@@ -119,5 +123,7 @@ def run_recipe(
             now[inside] = was[inside]
         else:
             now = whole
-        assert np.array_equal(now, was, equal_nan=now.dtype.kind == "f"), f"{name}: written outside of it"
+        assert np.array_equal(now, was, equal_nan=now.dtype.kind == "f"), (
+            f"{name}: written outside of it"
+        )
     return {name: held[name][0].reshape(operands[name].shape).copy() for name in outputs}

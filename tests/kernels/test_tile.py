@@ -19,7 +19,9 @@ WIDTHS = [bits for bits in (128, 256, 512) if bits <= target.host_vector_bits()]
 def tile_template(definition: str, call: str, dtype: str) -> Recipe:
     params = tuple((name, dtype) for name in ("a", "b", "e", "m", "c"))
     imports = ("from nnjit.kernels.tile import tile", f"block = tile({definition})")
-    t = Template("tile_case", "one tile", imports, ("R", "kc", "width"), params, (f"block({call})",), 1)
+    t = Template(
+        "tile_case", "one tile", imports, ("R", "kc", "width"), params, (f"block({call})",), 1
+    )
     return Recipe((Step(t, ("a", "b", "e", "m", "out")),))
 
 

@@ -1,0 +1,200 @@
+"""Matrix product kernels against NumPy in float64: every transposition, static and run-time extents, edges, chunks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnjit.kernels import target
+from nnjit.kernels.contraction import Epilogue, matmul_template
+from tests.kernels.harness import run_recipe
+
+NUMPY = {"f4": np.float32, "f8": np.float64}
+WIDTHS = [bits for bits in (128, 256, 512) if bits <= target.host_vector_bits()]
+ROWS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 13, 14, 15, 16, 23, 28, 33, 40)
+DEPTHS = (0, 1, 2, 3, 9, 15, 16, 17, 31, 33, 40)
+
+
+def operands(rng, M, N, K, ta, tb, dtype="f4", batch=None, batch_a=True, batch_b=True):
+    def make(rows, columns, transposed, batched):
+        shape = (columns, rows) if transposed else (rows, columns)
+        return rng.standard_normal(
+            ((batch, *shape) if batch is not None and batched else shape)
+        ).astype(NUMPY[dtype])
+
+    shape = (M, N) if batch is None else (batch, M, N)
+    return {
+        "a": make(M, K, ta, batch_a), "b": make(K, N, tb, batch_b), "bias": rng.standard_normal(N).astype(NUMPY[dtype]),
+        "mask": rng.standard_normal(shape).astype(NUMPY[dtype]), "residual": rng.standard_normal(shape).astype(NUMPY[dtype]),
+        "out": np.full(shape, np.nan, NUMPY[dtype]),
+    }  # fmt: skip
+
+
+def reference(v, ta, tb, epilogue=Epilogue()):
+    a, b = (v[n].astype(np.float64) for n in "ab")
+    y = (np.swapaxes(a, -1, -2) if ta else a) @ (np.swapaxes(b, -1, -2) if tb else b)
+    if epilogue.bias:
+        y = y + v["bias"]
+    if epilogue.final == "mask":
+        y = np.where(v["mask"] > 0, y, 0)
+    if epilogue.final.startswith("add"):
+        y = y + v["residual"]
+    return np.maximum(y, 0) if epilogue.final.endswith("relu") else y
+
+
+def check(
+    recipe, sizes, ta, tb, *, symbols, epilogue=Epilogue(), dtype="f4", jit=True, seed=0, **batch
+):
+    """One product, whole and in random chunks: right, and equal bit for bit."""
+    rng = np.random.default_rng(seed)
+    v = operands(rng, *sizes, ta, tb, dtype, **batch)
+    y = run_recipe(recipe, v, symbols=symbols, jit=jit)["out"]
+    tolerance = 2e-5 if dtype == "f4" else 1e-12
+    np.testing.assert_allclose(
+        y, reference(v, ta, tb, epilogue), rtol=tolerance, atol=tolerance * 4
+    )
+    if jit:
+        again = run_recipe(recipe, v, symbols=symbols, rng=rng)["out"]
+        np.testing.assert_array_equal(y.view(np.uint8), again.view(np.uint8))
+
+
+# (N, K, epilogue): the dense layer's forward pass, rows at run time
+FORWARD = [
+    (10, 37, Epilogue(bias=True)), (1, 40, Epilogue()), (16, 3, Epilogue(bias=True, final="relu")),
+    (17, 16, Epilogue(final="mask")), (33, 17, Epilogue(final="add")), (50, 1, Epilogue(bias=True, final="add_relu")),
+    (64, 0, Epilogue(bias=True)), (100, 24, Epilogue()), (0, 5, Epilogue()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("N", "K", "epilogue"), FORWARD)
+def test_run_time_rows(N, K, epilogue):
+    for tb in (False, True):
+        recipe = matmul_template("dense", "batch", N, K, transpose_b=tb, epilogue=epilogue)
+        for M in ROWS:
+            check(recipe, (M, N, K), False, tb, symbols={"batch": M}, epilogue=epilogue, seed=M)
+
+
+@pytest.mark.parametrize(
+    ("M", "N"), [(1, 1), (7, 10), (16, 33), (37, 16), (40, 48), (29, 100), (0, 4), (5, 0)]
+)
+def test_run_time_depth(M, N):
+    """The weight gradient x.T @ dy: what is summed over is known when running only."""
+    recipe = matmul_template("weight_gradient", M, N, "batch", transpose_a=True)
+    for K in DEPTHS:
+        check(recipe, (M, N, K), True, False, symbols={"batch": K}, seed=K)
+
+
+@pytest.mark.parametrize("ta", [False, True])
+@pytest.mark.parametrize("tb", [False, True])
+def test_all_at_run_time(ta, tb):
+    epilogue = Epilogue(bias=True, final="relu")
+    recipe = matmul_template(
+        "free", "rows", "columns", "depth", transpose_a=ta, transpose_b=tb, epilogue=epilogue
+    )
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        M, N, K = (
+            int(rng.choice([0, 1, 2, 8, 15, 16, 17, 40, *rng.integers(1, 100, 4)]))
+            for _ in range(3)
+        )
+        check(
+            recipe,
+            (M, N, K),
+            ta,
+            tb,
+            symbols={"rows": M, "columns": N, "depth": K},
+            epilogue=epilogue,
+        )
+
+
+@pytest.mark.parametrize("ta", [False, True])
+@pytest.mark.parametrize("tb", [False, True])
+@pytest.mark.parametrize("shared", ["", "a", "b"])
+def test_batches(ta, tb, shared):
+    flags = {"batch_a": shared != "a", "batch_b": shared != "b"}
+    fixed = matmul_template(
+        "heads", 13, 20, 18, transpose_a=ta, transpose_b=tb, batch="batch * 2", **flags
+    )
+    free = matmul_template(
+        "heads", "length", "length", 18, transpose_a=ta, transpose_b=tb, batch="batch * 2", **flags
+    )
+    for batch in (0, 1, 3):
+        check(fixed, (13, 20, 18), ta, tb, symbols={"batch": batch}, batch=2 * batch, **flags)
+        for length in (0, 1, 5, 21):
+            symbols = {"batch": batch, "length": length}
+            check(free, (length, length, 18), ta, tb, symbols=symbols, batch=2 * batch, **flags)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_vector_widths_and_dtypes(bits, dtype, monkeypatch):
+    monkeypatch.setenv("NNJIT_VECTOR_BITS", str(bits))
+    epilogue = Epilogue(bias=True, final="relu")
+    for ta, tb, N, K in ((False, False, 21, 13), (False, True, 35, 19), (True, False, 10, 40)):
+        recipe = matmul_template(
+            "wide", "batch", N, K, transpose_a=ta, transpose_b=tb, dtype=dtype, epilogue=epilogue
+        )
+        for M in (1, 6, 17, 30):
+            check(recipe, (M, N, K), ta, tb, symbols={"batch": M}, epilogue=epilogue, dtype=dtype)
+
+
+def test_packed_operand_is_used_and_right():
+    recipe = matmul_template("large", 520, 528, 20)
+    assert [s.template.name.split("_")[0] for s in recipe.steps] == ["pack", "large"]
+    check(recipe, (520, 528, 20), False, False, symbols={})
+    with pytest.raises(ValueError, match=r"packed=True.*run-time K"):
+        matmul_template("wrong", 8, 8, "batch", packed=True)
+
+
+@pytest.mark.parametrize("final", ["store", "mask"])
+def test_tail(final):
+    """A general epilogue: reads per-column and per-element params, writes a second output."""
+
+    def tail(index: str, column: str) -> list[str]:
+        return [
+            f"v = y[{index}] * scale[{column}] + noise[{index}]",
+            f"y[{index}] = v",
+            f"twice[{index}] = v + v",
+        ]
+
+    extra = (("scale", "f4"), ("noise", "f4"), ("twice", "f4"))
+    epilogue = Epilogue(bias=True, final=final, tail=tail, extra_params=extra)
+    for M, N, jit in ((1, 10, True), (9, 37, True), (31, 100, True), (9, 37, False)):
+        recipe = matmul_template("with_tail", "batch", N, 12, epilogue=epilogue)
+        rng = np.random.default_rng(0)
+        v = operands(rng, M, N, 12, False, False)
+        v |= {
+            "scale": rng.standard_normal(N).astype("f4"),
+            "noise": rng.standard_normal((M, N)).astype("f4"),
+        }
+        v["twice"] = np.full_like(v["out"], np.nan)
+        want = reference(v, False, False, epilogue) * v["scale"] + v["noise"]
+        for cut in (None, rng):
+            got = run_recipe(recipe, v, ("out", "twice"), symbols={"batch": M}, jit=jit, rng=cut)
+            np.testing.assert_allclose(got["out"], want, rtol=2e-5, atol=1e-4)
+            np.testing.assert_array_equal(got["twice"], got["out"] * np.float32(2))
+            first = got if cut is None else first
+            np.testing.assert_array_equal(got["out"], first["out"])
+
+
+@pytest.mark.parametrize("ta", [False, True])
+@pytest.mark.parametrize("tb", [False, True])
+def test_as_plain_python(ta, tb):
+    """The same files, un-jitted, with NumPy arrays."""
+    epilogue = Epilogue(bias=True, final="add_relu")
+    recipe = matmul_template(
+        "plain", "batch", 21, 19, transpose_a=ta, transpose_b=tb, epilogue=epilogue
+    )
+    for M in (0, 1, 19):
+        check(recipe, (M, 21, 19), ta, tb, symbols={"batch": M}, epilogue=epilogue, jit=False)
+    recipe = matmul_template(
+        "plain", 9, "n", "depth", transpose_a=ta, transpose_b=tb, batch="batch"
+    )
+    check(recipe, (9, 20, 3), ta, tb, symbols={"batch": 2, "n": 20, "depth": 3}, batch=2, jit=False)
+
+
+def test_errors_name_the_option():
+    with pytest.raises(ValueError, match=r"final='tanh'"):
+        Epilogue(final="tanh")
+    with pytest.raises(ValueError, match="symbol 'i'"):
+        matmul_template("clash", "i", 4, 4)
