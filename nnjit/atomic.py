@@ -15,8 +15,9 @@ _SUFFIX = ".partial"
 def write_atomic(path: str | os.PathLike, data: bytes, *, durable: bool = True) -> None:
     """Replace `path` by a file that holds `data`, creating its folder where it is missing.
 
-    durable: the bytes and the name survive a power cut (fsync of file and folder); False suits files that can be
-    made again and carry a checksum. Raises OSError; the old file is then untouched and no temporary file is left.
+    durable: the bytes and the name survive a power cut (fsync of file and folder); False suits
+    files that can be made again and carry a checksum. Raises OSError; the old file is then
+    untouched and no temporary file is left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: str | os.PathLike, older_than: float = 3600.0) -> int:
-    """Delete what interrupted writes left in `folder` more than `older_than` seconds ago; how many."""
+    """Delete what writes left in `folder` more than `older_than` seconds ago; how many."""
     removed = 0
     try:
         entries = list(os.scandir(folder))

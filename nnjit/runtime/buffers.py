@@ -8,7 +8,7 @@ ALIGNMENT = 64
 
 
 def aligned(nbytes: int) -> np.ndarray:
-    """A zeroed (nbytes,) uint8 array whose first byte is on a 64-byte boundary. Pages are taken when touched."""
+    """A zeroed (nbytes,) uint8 array that starts on a 64-byte boundary; pages come when touched."""
     raw = np.zeros(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + nbytes]

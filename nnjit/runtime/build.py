@@ -1,4 +1,4 @@
-"""Compiling what the cache lacks: a team of worker processes, one per core, that pull jobs, longest first."""
+"""Compiling what the cache lacks: a team of worker processes, one per core, that pull jobs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ Progress = Callable[[int, int, str], None]
 def compile_missing(sources: Sequence[cache.KernelSource], progress: Progress | None) -> int:
     """Compile `sources` into the cache; the number of workers used.
 
-    progress(done, total, name) is called in this thread after each kernel. Raises CompileError, which names the kernel
-    and its file; `worker.Unproven` where this Numba lacks what the object path needs; CacheError.
+    progress(done, total, name) is called in this thread after each kernel. Raises CompileError,
+    which names the kernel and its file; `worker.Unproven` where this Numba lacks what the object
+    path needs; CacheError.
     """
     jobs = deque(_job(source) for source in sorted(sources, key=lambda s: -len(s.text)))
     team = [_Worker() for _ in range(worker_count(len(sources)))]
@@ -49,7 +50,7 @@ def compile_missing(sources: Sequence[cache.KernelSource], progress: Progress | 
 
 
 def worker_count(kernels: int) -> int:
-    """Workers for so many kernels: a second one pays from the third kernel (starting costs about 0.5 s)."""
+    """Workers for so many kernels: starting one costs as much as compiling a few (0.5 s)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(cores or 1, (kernels + 1) // 2, config.MAX_THREADS))
 
@@ -63,10 +64,14 @@ def _job(source: cache.KernelSource) -> worker.Job:
         "environment": cache.environment(),
     }
     return {
-        "key": source.key, "name": source.name, "entry": source.entry, "signature": source.signature,
-        "text": source.text, "path": str(cache.write_source(source)), "object": str(source.object_path),
+        "name": source.name,
+        "entry": source.entry,
+        "signature": source.signature,
+        "text": source.text,
+        "path": str(cache.write_source(source)),
+        "object": str(source.object_path),
         "meta": meta,
-    }  # fmt: skip
+    }
 
 
 def _feed(member: _Worker, jobs: deque, results: queue.SimpleQueue) -> None:
@@ -105,7 +110,8 @@ class _Worker:
 
     def ask(self, job: worker.Job) -> dict:
         """The worker's answer to a job; where the worker died, an error with its last words."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         with contextlib.suppress(OSError, ValueError):  # a dead worker, or one that was stopped
             self.process.stdin.write(json.dumps(job).encode() + b"\n")
             self.process.stdin.flush()
@@ -117,7 +123,7 @@ class _Worker:
         return {"error": f"the compile worker ended with code {code}\n{words}".strip()}
 
     def stop(self) -> None:
-        """End the process at once: what it has published is whole, the rest is not wanted any more."""
+        """End the process at once: what it has published is whole, the rest is not wanted."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -126,8 +132,9 @@ class _Worker:
 
 
 def _environment() -> dict[str, str]:
-    """The worker's environment: no NUMBA_* (they change code and are not in the key), a fixed hash seed (so that a
-    kernel compiles to the same code everywhere), and this very nnjit first on the path."""
+    """The worker's environment: no NUMBA_* (they change code and are not in the key), a fixed hash
+    seed (so that a kernel compiles to the same code everywhere), and this very nnjit first on the
+    path."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "PYTHON"))}
     root = str(Path(config.__file__).parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

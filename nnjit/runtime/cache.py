@@ -1,7 +1,8 @@
 """Kernel sources, their keys, and the folder where sources and objects are kept.
 
-In: a `KernelSource` (text). Out: its key, which stands for everything that decides the machine code, and the files
-`<name>-<key12>.py` and `<name>-<key12>.obj`. Nothing is compiled or linked here.
+In: a `KernelSource` (text). Out: its key, which stands for everything that decides the machine
+code, and the files `<name>-<key12>.py` and `<name>-<key12>.obj`. Nothing is compiled or linked
+here.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ from nnjit.errors import CacheError
 from nnjit.kernels import target
 from nnjit.runtime import objects
 
-_IMPORTS = re.compile(r"nnjit\.kernels((?:\.\w+)+)|from nnjit\.kernels import \(?([\w, \n]+)")
+_ROOT = Path(target.__file__).parent.parent
+
+#: modules that decide the machine code although they are not in the text
+_IMPORTS = re.compile(r"nnjit\.(kernels|runtime)((?:\.\w+)+)")
+_FROM = re.compile(r"from nnjit\.(kernels|runtime) import \(?([\w, \n]+)")
 
 
 @dataclass(frozen=True)
 class KernelSource:
-    """One kernel: its function's name, its signature ('void(int64, int64, int64, *float32)'), its file's text."""
+    """One kernel: its function's name, its signature ('void(int64, *float32)'), its file's text."""
 
     name: str
     signature: str
@@ -36,14 +41,14 @@ class KernelSource:
 
     @functools.cached_property
     def key(self) -> str:
-        """32 hex digits for text, signature, helper modules, versions, flags and CPU: equal key, equal code."""
+        """32 hex digits for text, signature, helpers, versions, flags and CPU."""
         helpers = sorted((name, file_hash(name)) for name in helper_modules(self.text))
         parts = [self.name, self.signature, self.text, helpers, environment()]
         return digest(json.dumps(parts, sort_keys=True))
 
     @property
     def entry(self) -> str:
-        """The symbol in the object. Numba's own names can be equal in two processes for different code."""
+        """The symbol in the object. Numba's own names are not unique between processes."""
         return f"k_{self.key}"
 
     @property
@@ -93,7 +98,7 @@ def _machine() -> dict[str, str]:
 
 
 def helper_modules(text: str) -> set[str]:
-    """Dotted names below nnjit.kernels that `text` imports, directly or through one another."""
+    """Dotted names such as 'kernels.tile' that `text` imports, directly or through one another."""
     found: set[str] = set()
     todo = _imported(text)
     while todo:
@@ -105,18 +110,15 @@ def helper_modules(text: str) -> set[str]:
 
 
 def _imported(text: str) -> set[str]:
-    names = set()
-    for dotted, listed in _IMPORTS.findall(text):
-        if dotted:
-            names.add(dotted[1:])
-        names |= set(re.findall(r"\w+", listed))
+    names = {package + dotted for package, dotted in _IMPORTS.findall(text)}
+    for package, listed in _FROM.findall(text):
+        names |= {f"{package}.{name}" for name in re.findall(r"\w+", listed)}
     return names
 
 
 def _module_path(name: str) -> Path | None:
-    """The file of nnjit.kernels.<name>; for 'tile.x' that of 'tile' where x is no module."""
-    root = Path(target.__file__).parent
-    path = root.joinpath(*name.split(".")).with_suffix(".py")
+    """The file of nnjit.<name>; None where that is no module."""
+    path = _ROOT.joinpath(*name.split(".")).with_suffix(".py")
     return path if path.is_file() else None
 
 
@@ -127,19 +129,17 @@ def _imported_by(path: Path) -> set[str]:
 
 @functools.cache
 def file_hash(name: str) -> str:
-    """Hash of the text of nnjit.kernels.<name>."""
-    path = _module_path(name)
-    assert path is not None
-    return digest(path.read_text(encoding="utf-8"))
+    """Hash of the text of nnjit.<name>."""
+    return digest((_ROOT / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8"))
 
 
 def read_entry(source: KernelSource) -> objects.Entry:
-    """The cached object; raises FileNotFoundError where there is none, `objects.BadEntry` where it is not usable."""
+    """The cached object; FileNotFoundError where there is none, `objects.BadEntry` if unusable."""
     return objects.decode(source.object_path.read_bytes(), source.key)
 
 
 def write_source(source: KernelSource) -> Path:
-    """Put the readable source into the cache folder; raises CacheError where that cannot be written."""
+    """Put the readable source into the cache folder; CacheError where that cannot be written."""
     path = source.path
     writable(lambda: write_atomic(path, source.text.encode(), durable=False))
     return path
@@ -158,8 +158,7 @@ def writable(write: Callable[[], object]) -> None:
 
 
 def miss_reason(source: KernelSource) -> str:
-    """Why `source` has no object: 'new', 'changed' (same name, other text) or 'version' (same text, other
-    versions, CPU or settings; says which)."""
+    """Why `source` has no object: new, changed (its text), or version: what differs."""
     reason = "new"
     for path in config.cache_dir().glob(f"{source.name}-*.obj"):
         try:

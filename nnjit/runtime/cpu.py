@@ -1,6 +1,7 @@
-"""Loading kernels into this process: from the cache where they are there, through workers where not.
+"""Loading kernels into this process: from the cache, through workers where they are not there.
 
-One registry per process: a kernel is loaded once, however many programs use it, and stays until the process ends.
+One registry per process: a kernel is loaded once, however many programs use it, and stays until the
+process ends.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ log = logging.getLogger("nnjit")
 
 @dataclass
 class LoadReport:
-    """What a `load` did. misses: (kernel, reason), the reason being new, changed, version: ... or corrupt: ...;
+    """What a `load` did.
+
+    misses: (kernel, reason), the reason being new, changed, version: ... or corrupt: ...;
     resident: kernels that were in this process already; notes: fall-backs."""
 
     hits: int = 0
@@ -65,8 +68,9 @@ def compiled_count() -> int:
 def load(sources: Sequence[KernelSource], progress: build.Progress | None = None) -> Loaded:
     """Make `sources`, and the driver that runs them, callable.
 
-    progress(done, total, name) is called after each kernel that had to be compiled. Raises CompileError, which names
-    the kernel and its file, and CacheError where something must be compiled and the cache folder cannot be written.
+    progress(done, total, name) is called after each kernel that had to be compiled. Raises
+    CompileError, which names the kernel and its file, and CacheError where something must be
+    compiled and the cache folder cannot be written.
     """
     with _registry.lock:
         unique = {source.key: source for source in (*sources, cache.driver_source())}

@@ -1,4 +1,4 @@
-"""Programs: a table of launches, and running it. One call from Python per program, without the interpreter lock.
+"""Programs: a table of launches, and running it: one call from Python, no interpreter lock.
 
 A row is eight int64 words:
 
@@ -7,9 +7,10 @@ A row is eight int64 words:
     2 trip count                       6 align: chunk limits are multiples of it (0 or 1: any)
     3 chunks                           7 not used
 
-The kernel is called as k(lo, hi, tid, *words) for each chunk; words are run-time symbols by value, then pointers.
-Chunk c of n covers the units units*c//n to units*(c+1)//n of `align` indices each, with n = min(chunks, units). The
-number of threads is not in it: results are the same for any. A trip count of 0 calls nothing.
+The kernel is called as k(lo, hi, tid, *words) for each chunk; words are run-time symbols by value,
+then pointers. Chunk c of n covers the units units*c//n to units*(c+1)//n of `align` indices each,
+with n = min(chunks, units). The number of threads is not in it: results are the same for any. A
+trip count of 0 calls nothing.
 """
 
 from __future__ import annotations
@@ -46,10 +47,12 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Rows (n, 8) int64, and what they point to (kept alive). Do not run one program from two threads at once: its
-    kernels write to the same buffers.
+    """Rows (n, 8) int64, and what they point to (kept alive).
 
-    An argument table must be readable up to a multiple of four words; `build` and `table` see to it.
+    Do not run one program from two threads at once: its kernels write to the same buffers.
+
+    An argument table must be readable up to a multiple of four words; `build` and `table` see to
+    it.
     """
 
     rows: np.ndarray
@@ -102,9 +105,11 @@ def table(words: Sequence[int]) -> np.ndarray:
 def run(program: Program, threads: int | None = None, counters: np.ndarray | None = None) -> None:
     """Run all rows in order.
 
-    threads: 1 to 64; None is `config.threads()`. Another caller's program may have the threads: this one then runs on
-    the calling thread alone, with the same results. tid is below `threads` in every call.
-    counters: int64 (rows, 2 + threads) to add to, per row: nanoseconds, calls, chunks run by each thread.
+    threads: 1 to 64; None is `config.threads()`. Another caller's program may have the threads:
+    this one then runs on the calling thread alone, with the same results. tid is below `threads` in
+    every call.
+    counters: int64 (rows, 2 + threads) to add to, per row: nanoseconds, calls, chunks run by each
+    thread.
     """
     count = config.threads() if threads is None else threads
     drive = driver()

@@ -1,8 +1,9 @@
-"""The loader for platforms where objects are not proven: Numba compiles in this process and keeps its own cache.
+"""The loader for platforms where objects are not proven: Numba in this process, with its cache.
 
-Slower to start (Numba is imported) and compiles one kernel at a time; the machine code is the same. Numba's rules: one
-kernel and one signature per file, and `sys.modules` must know the module before it runs. Its index and data files have
-no checksum and fail to load when damaged, so their hashes are kept beside them and damaged ones are removed.
+Slower to start (Numba is imported) and compiles one kernel at a time; the machine code is the same.
+Numba's rules: one kernel and one signature per file, and `sys.modules` must know the module before
+it runs. Its index and data files have no checksum and fail to load when damaged, so their hashes
+are kept beside them and damaged ones are removed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _jitted: dict[str, object] = {}  # the jitted copies of the modules of nnjit.ker
 
 @dataclass(frozen=True)
 class InProcess:
-    """A kernel that Numba loaded. reason: why it was compiled, None where it came from Numba's cache."""
+    """A kernel that Numba loaded. reason: why it was compiled, None where the cache had it."""
 
     address: int
     reason: str | None
@@ -78,11 +79,12 @@ def _write_module(path: Path, text: str) -> None:
 
 
 def _compile(source: cache.KernelSource, path: Path):
-    """The callback; CompileError for what is wrong with the kernel, other errors for what is wrong with the cache."""
+    """The callback; CompileError where the kernel is wrong, other errors where the cache is."""
     import numba
 
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     place, numba.config.CACHE_DIR = (
@@ -107,7 +109,7 @@ def _failed(source: cache.KernelSource, error: Exception) -> CompileError:
 
 @contextlib.contextmanager
 def jitted_helpers() -> Iterator[None]:
-    """Inside, imports of nnjit.kernels give the jitted copies; outside, the plain Python ones stay."""
+    """Inside, imports of nnjit.kernels give the jitted copies; outside, the plain ones stay."""
     import nnjit.kernels as package
 
     plain = _take_modules(package)

@@ -1,20 +1,37 @@
-"""The driver: one compiled function that walks a table of launches. Compiled and cached like any kernel.
+"""The driver: one compiled function that walks a table of launches; cached like a kernel.
 
-This file is the source text of that kernel; `driver.py` describes the table and `threads.py` the control block.
+This file is the source text of that kernel; `driver.py` describes the table and `threads.py` the
+control block.
 
-Fork-join: the calling thread walks the rows. For a parallel row it publishes a sequence number and one claim word per
-chunk (2*seq: open, 2*seq + 1: taken). Threads that are awake claim chunks, each from its own part on; the caller
-waits only for chunks that somebody started, so a thread that is parked or descheduled costs nothing but its help.
-Who runs a chunk never decides its limits.
+Fork-join: the calling thread walks the rows. For a parallel row it publishes a sequence number and
+one claim word per chunk (2*seq: open, 2*seq + 1: taken). Threads that are awake claim chunks, each
+from its own part on; the caller waits only for chunks that somebody started, so a thread that is
+parked or descheduled costs nothing but its help. Who runs a chunk never decides its limits.
 
-Memory is addressed by integers: no arrays, no exceptions, no calls into Python's runtime. min(), max() and // would
-bring Numba's exception code along.
+Memory is addressed by integers: no arrays, no exceptions, no calls into Python's runtime. min(),
+max() and // would bring Numba's exception code along.
 """
+
+# mypy: ignore-errors
 
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
+
+from nnjit.runtime.atomics import (
+    I64,
+    add,
+    call_address,
+    divide,
+    load,
+    pause,
+    peek,
+    pointer,
+    publish,
+    store,
+    swap_if,
+    ticks,
+)
 
 # what the driver can be asked to do
 RUN, SERVE, TICKS, CLOSE = 0, 1, 2, 3
@@ -32,138 +49,16 @@ SLOTS = 192  # per thread 64 bytes: parked (0 or 1), lock
 CLAIMS = 192 + 64 * 64
 
 MAX_WORDS = 64
-I64 = ir.IntType(64)
 PATIENCE = 20000  # pauses before a waiting caller offers its core
-
-
-def pointer(builder, address):
-    return builder.inttoptr(address, ir.PointerType(I64))
-
-
-@intrinsic
-def load(context, address):
-    """A plain load."""
-
-    def generate(ctx, builder, sig, args):
-        return builder.load(pointer(builder, args[0]), typ=I64)
-
-    return types.int64(types.int64), generate
-
-
-@intrinsic
-def store(context, address, value):
-    """A plain store."""
-
-    def generate(ctx, builder, sig, args):
-        builder.store(args[1], pointer(builder, args[0]))
-        return ctx.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
-@intrinsic
-def peek(context, address):
-    """An atomic load, sequentially consistent (a plain move on x86)."""
-
-    def generate(ctx, builder, sig, args):
-        return builder.load_atomic(pointer(builder, args[0]), "seq_cst", 8, typ=I64)
-
-    return types.int64(types.int64), generate
-
-
-@intrinsic
-def publish(context, address, value):
-    """An atomic store: who sees it sees all earlier stores."""
-
-    def generate(ctx, builder, sig, args):
-        builder.store_atomic(args[1], pointer(builder, args[0]), "release", 8)
-        return ctx.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
-@intrinsic
-def add(context, address, value):
-    """An atomic addition; the value before."""
-
-    def generate(ctx, builder, sig, args):
-        return builder.atomic_rmw("add", pointer(builder, args[0]), args[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), generate
-
-
-@intrinsic
-def swap_if(context, address, old, new):
-    """1 where the word was `old` and is now `new`, atomically; else 0."""
-
-    def generate(ctx, builder, sig, args):
-        target = pointer(builder, args[0])
-        pair = builder.cmpxchg(target, args[1], args[2], "seq_cst", "seq_cst")
-        return builder.zext(builder.extract_value(pair, 1), I64)
-
-    return types.int64(types.int64, types.int64, types.int64), generate
-
-
-@intrinsic
-def divide(context, a, b):
-    """a / b of numbers >= 0."""
-
-    def generate(ctx, builder, sig, args):
-        return builder.udiv(args[0], args[1])
-
-    return types.int64(types.int64, types.int64), generate
-
-
-@intrinsic
-def pause(context):
-    """Tell the core that this is a waiting loop."""
-
-    def generate(ctx, builder, sig, args):
-        triple, i32 = builder.module.triple, ir.IntType(32)
-        if triple.startswith(("x86", "i")):
-            kind, name, values = ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause", []
-        elif triple.startswith(("aarch64", "arm64")):
-            kind, name = ir.FunctionType(ir.VoidType(), [i32]), "llvm.aarch64.isb"
-            values = [i32(15)]
-        else:
-            return ctx.get_dummy_value()
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
-        return ctx.get_dummy_value()
-
-    return types.void(), generate
-
-
-@intrinsic
-def ticks(context):
-    """A counter of constant rate: the time stamp counter, or the system counter on ARM."""
-
-    def generate(ctx, builder, sig, args):
-        x86 = builder.module.triple.startswith(("x86", "i"))
-        name = "llvm.readcyclecounter" if x86 else "llvm.readsteadycounter"
-        kind = ir.FunctionType(I64, [])
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
-
-    return types.int64(), generate
-
-
-@intrinsic
-def call_address(context, function, a, b):
-    """Call a C function of up to two word arguments; its result is dropped."""
-
-    def generate(ctx, builder, sig, args):
-        kind = ir.FunctionType(ir.VoidType(), [I64, I64])
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1], args[2]])
-        return ctx.get_dummy_value()
-
-    return types.void(*[types.int64] * 3), generate
 
 
 @intrinsic
 def call_kernel(context, row, lo, hi, tid):
     """Call a row's kernel with the words of its table.
 
-    Words are passed in fours: a C function ignores arguments beyond its own (the caller clears the stack), and numbers
-    and pointers travel alike. Tables are therefore padded to a multiple of four words.
+    Words are passed in fours: a C function ignores arguments beyond its own (the caller clears the
+    stack), and numbers and pointers travel alike. Tables are therefore padded to a multiple of four
+    words.
     """
 
     def generate(ctx, builder, sig, args):
@@ -193,12 +88,12 @@ def call_kernel(context, row, lo, hi, tid):
     return types.void(*[types.int64] * 4), generate
 
 
-def helper(signature):
-    """A jitted function of this file."""
-    return njit(signature, _nrt=False, error_model="numpy")
+def helper(function):
+    """A jitted function of this file; compiled with its caller."""
+    return njit(_nrt=False, error_model="numpy")(function)
 
 
-@helper("int64(int64)")
+@helper
 def chunk_count(row):
     """Chunks of a row: as many as it says, at most one per unit of `align` indices."""
     trip, align, chunks = load(row + TRIP), load(row + ALIGN), load(row + CHUNKS)
@@ -206,7 +101,7 @@ def chunk_count(row):
     return chunks if chunks < units else units
 
 
-@helper("void(int64, int64, int64, int64)")
+@helper
 def run_chunk(row, chunk, chunks, tid):
     """Chunk c of n covers the units from units*c/n to units*(c + 1)/n."""
     trip, align = load(row + TRIP), load(row + ALIGN)
@@ -220,12 +115,12 @@ def run_chunk(row, chunk, chunks, tid):
     call_kernel(row, lo, hi, tid)
 
 
-@helper("void(int64, int64, int64)")
+@helper
 def help_out(control, seq, tid):
     """Run chunks of the open row until none is left, starting at this thread's part.
 
-    A successful claim keeps the row open: its caller waits for the chunk. A claim after the row closed fails, because
-    the words then hold another sequence number.
+    A successful claim keeps the row open: its caller waits for the chunk. A claim after the row
+    closed fails, because the words then hold another sequence number.
     """
     threads = peek(control + THREADS)
     if tid >= threads:
@@ -245,7 +140,7 @@ def help_out(control, seq, tid):
             add(control + DONE, 1)
 
 
-@helper("void(int64, int64)")
+@helper
 def wake(control, threads):
     """Release the parked threads among 1..threads-1."""
     for tid in range(1, threads):
@@ -254,7 +149,7 @@ def wake(control, threads):
             call_address(load(control + RELEASE), load(slot + 8), 0)
 
 
-@helper("void(int64, int64, int64, int64)")
+@helper
 def run_parallel(control, row, chunks, counts):
     """Open a row to all threads, help, wait."""
     seq = load(control + SEQ) + 1
@@ -274,9 +169,12 @@ def run_parallel(control, row, chunks, counts):
             call_address(load(control + YIELD), 0, 0)
 
 
-@helper("void(int64, int64, int64, int64, int64, int64)")
+@helper
 def walk(control, program, rows, threads, counts, stride):
-    """Run the rows in order. counts: 0, or per row `stride` words: ticks, calls, chunks run by thread 0, 1, ..."""
+    """Run the rows in order.
+
+    counts: 0, or per row `stride` words: ticks, calls, chunks run by thread 0, 1, ...
+    """
     awake = 0
     start = 0
     for index in range(rows):
@@ -303,9 +201,10 @@ def walk(control, program, rows, threads, counts, stride):
             store(line + 8, load(line + 8) + 1)
 
 
-@helper("int64(int64, int64, int64, int64, int64, int64)")
+@helper
 def run(control, program, rows, threads, counts, stride):
-    """Run a program; 1, or 0 where the threads were at work for another caller and this one did it alone."""
+    """Run a program; 1, or 0 where the threads were at work for another caller and this one did it
+    alone."""
     if threads == 1 or not swap_if(control + BUSY, 0, 1):
         walk(control, program, rows, 1, counts, stride)
         return 0
@@ -315,7 +214,7 @@ def run(control, program, rows, threads, counts, stride):
     return 1
 
 
-@helper("int64(int64, int64)")
+@helper
 def wanted(control, tid):
     """Whether a thread must stay awake: its help may be asked for any moment, or it is to end."""
     if peek(control + QUIT):
@@ -325,12 +224,13 @@ def wanted(control, tid):
     return 0
 
 
-@helper("void(int64, int64, int64)")
+@helper
 def serve(control, tid, patience):
     """A pool thread's life: help, spin, park. It never holds the interpreter lock.
 
-    It says that it is parked before it looks a last time: either it sees the caller's BUSY, or the caller sees it
-    parked and releases its lock. Whoever turns the parked word back decides whether the lock is taken.
+    It says that it is parked before it looks a last time: either it sees the caller's BUSY, or the
+    caller sees it parked and releases its lock. Whoever turns the parked word back decides whether
+    the lock is taken.
     """
     slot = control + SLOTS + 64 * tid
     seen = 0
@@ -355,9 +255,10 @@ def serve(control, tid, patience):
             call_address(load(control + ACQUIRE), load(slot + 8), 1)
 
 
-@helper("void(int64, int64)")
+@helper
 def close(control, threads):
-    """Wait for a running program, then end all threads; BUSY stays, so that later programs run alone."""
+    """Wait for a running program, then end all threads; BUSY stays, so that later programs run
+    alone."""
     while not swap_if(control + BUSY, 0, 1):
         call_address(load(control + YIELD), 0, 0)
     swap_if(control + QUIT, 0, 1)
@@ -365,7 +266,8 @@ def close(control, threads):
 
 
 def driver(job, control, a, b, c, d, e):
-    """The entry: RUN(program, rows, threads, counts, stride), SERVE(tid, patience), TICKS(), CLOSE(threads)."""
+    """The entry: RUN(program, rows, threads, counts, stride), SERVE(tid, patience), TICKS(),
+    CLOSE(threads)."""
     if job == RUN:
         return run(control, a, b, c, d, e)
     if job == SERVE:

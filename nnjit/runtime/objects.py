@@ -1,6 +1,8 @@
-"""The object file of a kernel: its format, its symbols, and linking it into this process with llvmlite alone.
+"""The object file of a kernel: its format, its symbols, and linking it into this process with
+llvmlite alone.
 
-Never imports numba. What is not exactly as written (checksum, key) is refused with `BadEntry`: MCJIT would crash on it.
+Never imports numba. What is not exactly as written (checksum, key) is refused with `BadEntry`:
+MCJIT would crash on it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ FORMAT = 1
 MAGIC = b"NNJITOBJ"
 _HEAD = struct.Struct("<8sI32sI")  # magic, format, sha256 of what follows, length of the meta data
 
-#: Numba's helpers on error paths that LLVM did not remove although they cannot be reached; bound to abort()
+#: Numba's helpers on error paths that LLVM did not remove although they cannot be reached; bound to
+#: abort()
 DEAD = (
     "numba_gil_",
     "numba_unpickle",
@@ -39,7 +42,8 @@ class BadEntry(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One compiled kernel. meta: key, entry (its symbol), undefined (symbols to bind), name, text, environment."""
+    """One compiled kernel. meta: key, entry (its symbol), undefined (symbols to bind), name, text,
+    environment."""
 
     meta: dict
     code: bytes = field(repr=False)
@@ -108,7 +112,8 @@ def _elf_sections(code: bytes) -> tuple[int, int, int]:
 
 
 def link(entries: Sequence[Entry]) -> tuple[object, list[int]]:
-    """Put objects into memory: the engine, which must outlive every call, and each entry's address."""
+    """Put objects into memory: the engine, which must outlive every call, and each entry's
+    address."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -131,7 +136,8 @@ def link(entries: Sequence[Entry]) -> tuple[object, list[int]]:
 
 
 def _bind(llvm, name: str, kernel: str) -> None:
-    """Give MCJIT an address for `name`. One that it cannot find makes it bind ALL of an object's to 0, silently.
+    """Give MCJIT an address for `name`. One that it cannot find makes it bind ALL of an object's to
+    0, silently.
 
     A symbol that is bound already stays: Numba may live in this process and owns its helpers.
     """
@@ -148,7 +154,8 @@ def _bind(llvm, name: str, kernel: str) -> None:
 
 @functools.cache
 def _libraries() -> tuple[ctypes.CDLL, ...]:
-    """This process (libc, Python), the maths library, the compiler's support library where there is one."""
+    """This process (libc, Python), the maths library, the compiler's support library where there is
+    one."""
     libraries = [ctypes.CDLL(None)]
     for name in ("libm.so.6", "libgcc_s.so.1"):
         try:

@@ -1,6 +1,7 @@
 """Un-jitted execution: the same kernel files and the same launches, run by Python on NumPy arrays.
 
-For debugging: a kernel is imported from its file in the cache folder, so breakpoints and `pdb` work.
+For debugging: a kernel is imported from its file in the cache folder, so breakpoints and `pdb`
+work.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ log = logging.getLogger("nnjit")
 
 @dataclass(frozen=True)
 class PythonKernel:
-    """A kernel as a Python function k(lo, hi, tid, *symbols, *arrays), and the file it came from."""
+    """A kernel as a Python function k(lo, hi, tid, *symbols, *arrays), and the file it came
+    from."""
 
     name: str
     function: Callable[..., None]
@@ -29,8 +31,8 @@ class PythonKernel:
 
     @staticmethod
     def load(source: cache.KernelSource) -> PythonKernel:
-        """Import the kernel's file; written first where it is missing. One that was edited by hand runs as it is,
-        with a warning: delete it to get the original back."""
+        """Import the kernel's file; written first where it is missing. One that was edited by hand
+        runs as it is, with a warning: delete it to get the original back."""
         path = source.path
         if not path.exists():
             cache.write_source(source)
@@ -38,7 +40,8 @@ class PythonKernel:
             log.warning("%s was edited and runs as it is; delete it to undo that", path)
         name = f"nnjit_{source.name}_{source.key[:12]}"
         spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)
@@ -67,7 +70,8 @@ def chunk_limits(trip: int, chunks: int = 1, align: int = 1) -> Iterator[tuple[i
 
 
 def run_python(launches: Sequence[PythonLaunch]) -> None:
-    """Run the launches in order, every chunk as thread 0. Floating-point warnings are off, as in machine code."""
+    """Run the launches in order, every chunk as thread 0. Floating-point warnings are off, as in
+    machine code."""
     with np.errstate(all="ignore"):
         for launch in launches:
             for lo, hi in chunk_limits(launch.trip, launch.chunks, launch.align):

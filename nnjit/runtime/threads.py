@@ -1,8 +1,9 @@
-"""The threads that help the driver: Python threads that live inside compiled code, without the interpreter lock.
+"""The threads that help the driver: Python threads that live inside compiled code.
 
-They spin for a moment after a program and then park on a lock of CPython's C API, which needs no interpreter lock
-either; waking them costs the caller a few microseconds and never waits for Python. One pool per process, grown when a
-program asks for more threads, never shrunk (a parked thread costs nothing), fresh in a forked child, ended before the
+They hold no interpreter lock, spin for a moment after a program and then park on a lock of
+CPython's C API, which needs no interpreter lock either. Waking them costs the caller a few
+microseconds and never waits for Python. One pool per process, grown when a program asks for more
+threads, never shrunk (a parked thread costs nothing), fresh in a forked child, ended before the
 interpreter is.
 """
 
@@ -18,13 +19,13 @@ from collections.abc import Callable
 from nnjit import config
 from nnjit.runtime.buffers import aligned
 
-#: numbers of the jobs and offsets of the control block, in bytes, as in interpreter.py (a test compares them)
+#: jobs, and offsets of the control block in bytes, as in interpreter.py (a test compares them)
 RUN, SERVE, TICKS, CLOSE = 0, 1, 2, 3
 ACQUIRE, RELEASE, YIELD, SLOTS = 144, 152, 160, 192
 MAX_CHUNKS = 256
 CONTROL_BYTES = SLOTS + 64 * config.MAX_THREADS + 8 * MAX_CHUNKS
 
-#: pauses of a thread without work before it parks, 0.2 to 1 ms: steps that follow each other find it awake
+#: pauses (0.2 to 1 ms) of an idle thread before it parks: the next step should find it awake
 PATIENCE = 20_000
 
 Drive = Callable[[int, int, int, int, int, int, int], int]
@@ -50,7 +51,7 @@ class Pool:
         return len(self._threads) + 1
 
     def grow(self, size: int) -> int:
-        """Start threads until there are `size`; how many there are (1 when the interpreter is ending)."""
+        """Start threads until there are `size`; how many may be used (1 after `close`)."""
         with self._growing:
             while self.size < size and not self._closed:
                 tid = self.size
@@ -67,7 +68,7 @@ class Pool:
         return 1 if self._closed else min(size, self.size)
 
     def close(self) -> None:
-        """End and join the threads, after the program that is running; later programs run on their caller alone."""
+        """Join the threads, after the program that is running; later ones run on their caller."""
         with self._growing:
             if self._closed:
                 return
@@ -84,13 +85,17 @@ def _functions() -> tuple[int, int, int]:
         give_way = ctypes.windll.kernel32.SwitchToThread
     else:
         give_way = ctypes.CDLL(None).sched_yield
-    functions = (api.PyThread_acquire_lock, api.PyThread_release_lock, give_way)
-    return tuple(ctypes.cast(f, ctypes.c_void_p).value or 0 for f in functions)  # type: ignore[return-value]
+
+    def address(function) -> int:
+        return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+    take, give = address(api.PyThread_acquire_lock), address(api.PyThread_release_lock)
+    return take, give, address(give_way)
 
 
 def _new_lock() -> int:
-    """A lock of CPython's C API, taken, so that the next to take it waits for a release. Lives as long as the process."""
-    api = ctypes.PyDLL(None) if sys.platform != "win32" else ctypes.pythonapi
+    """A lock of CPython's C API, taken: the next to take it waits for a release. Never freed."""
+    api = ctypes.pythonapi
     allocate, acquire = api.PyThread_allocate_lock, api.PyThread_acquire_lock
     allocate.restype, allocate.argtypes = ctypes.c_void_p, []
     acquire.argtypes = [ctypes.c_void_p, ctypes.c_int]
@@ -122,13 +127,12 @@ def close() -> None:
 
 
 def _forked() -> None:
-    """In a forked child: the threads stayed in the parent, so the next program starts a pool of its own."""
+    """In a forked child, where the threads are not: the next program starts a pool of its own."""
     global _pool, _making
     _pool, _making = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
-# threads must be gone before the interpreter is torn down; plain atexit functions would run too late for that in
-# programs that leave non-daemon threads behind
+# before the interpreter is torn down, as concurrent.futures does; plain atexit comes later
 getattr(threading, "_register_atexit", atexit.register)(close)

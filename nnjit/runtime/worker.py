@@ -1,8 +1,10 @@
-"""The compile worker: `python -m nnjit.runtime.worker` reads jobs from stdin and publishes one object per kernel.
+"""The compile worker: `python -m nnjit.runtime.worker` reads jobs from stdin and publishes one
+object per kernel.
 
-A job is a line of JSON (see `Job`), the answer is a line of JSON: {"seconds"} or {"error"} or {"unproven"}, the last
-where Numba lacks a private name that the object path needs. The only place, with `inprocess`, that compiles. This
-file's own text is part of every key: a change here recompiles everything.
+A job is a line of JSON (see `Job`), the answer is a line of JSON: {"seconds"} or {"error"} or
+{"unproven"}, the last where Numba lacks a private name that the object path needs. The only place,
+with `inprocess`, that compiles. This file's own text is part of every key: a change here recompiles
+everything.
 """
 
 from __future__ import annotations
@@ -22,15 +24,15 @@ from typing import TypedDict
 from nnjit.atomic import write_atomic
 from nnjit.runtime import objects
 
-#: reordering and fused multiply-add, but NaN and inf are kept, and no reciprocal estimates: LLVM would use those in
-#: vector bodies only, so that a result would depend on where a chunk ends
+#: reordering and fused multiply-add, but NaN and inf are kept, and no reciprocal estimates: LLVM
+#: would use those in vector bodies only, so that a result would depend on where a chunk ends
 SAFE = frozenset({"nsz", "contract", "reassoc"})
 
 
 class Job(TypedDict):
-    """What a worker needs to know about one kernel; object: the file to write, path: the source's file."""
+    """What a worker needs to know about one kernel; object: the file to write, path: the source's
+    file."""
 
-    key: str
     name: str
     entry: str
     signature: str
@@ -59,7 +61,8 @@ def main() -> None:
 
 
 def prepare() -> None:
-    """Import Numba and switch the helpers of nnjit.kernels to their jitted form, garbage collector off."""
+    """Import Numba and switch the helpers of nnjit.kernels to their jitted form, garbage collector
+    off."""
     from nnjit.kernels import target
 
     target.jitting = True
@@ -98,7 +101,8 @@ def explain(error: Exception, path: str) -> str:
 
 
 def compile_kernel(text: str, path: str, name: str, signature: str, cache: bool = False):
-    """The function `name` of the file's text as a Numba C callback; `cache` asks for Numba's own cache."""
+    """The function `name` of the file's text as a Numba C callback; `cache` asks for Numba's own
+    cache."""
     module = types.ModuleType(name)
     exec(compile(text, path, "exec"), module.__dict__)
     return jit(module.__dict__[name], signature, cache)
