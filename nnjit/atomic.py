@@ -51,7 +51,7 @@ def sweep(folder: str | os.PathLike, older_than: float = 3600.0) -> int:
     """Delete what writes left in `folder` more than `older_than` seconds ago; how many."""
     removed = 0
     try:
-        entries = list(os.scandir(folder))
+        entries = list(os.scandir(Path(folder)))
     except FileNotFoundError:
         return 0
     for entry in entries:

@@ -46,6 +46,8 @@ def compile_missing(sources: Sequence[cache.KernelSource], progress: Progress | 
             member.stop()
         for feeder in feeders:
             feeder.join()
+        for member in team:
+            member.log.close()
     return len(team)
 
 
@@ -98,7 +100,7 @@ class _Worker:
     """One compile process and its pipes."""
 
     def __init__(self) -> None:
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop()
+        self.log = tempfile.TemporaryFile()  # closed by compile_missing
         self.process = subprocess.Popen(
             [sys.executable, "-m", "nnjit.runtime.worker"],
             stdin=subprocess.PIPE,

@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import sys
+import types
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from nnjit.kernels import target
 from nnjit.runtime import cache, worker
 
 _PREFIX = "nnjit.kernels."
-_jitted: dict[str, object] = {}  # the jitted copies of the modules of nnjit.kernels
+_jitted: dict[str, types.ModuleType] = {}  # the jitted copies of the modules of nnjit.kernels
 
 
 @dataclass(frozen=True)
@@ -80,26 +81,26 @@ def _write_module(path: Path, text: str) -> None:
 
 def _compile(source: cache.KernelSource, path: Path):
     """The callback; CompileError where the kernel is wrong, other errors where the cache is."""
-    import numba
+    from numba.core import config as numba_config
+    from numba.core import errors
 
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    place, numba.config.CACHE_DIR = (
-        numba.config.CACHE_DIR,
-        "",
-    )  # beside the module, not where the user's go
+    settings = vars(numba_config)
+    place = settings["CACHE_DIR"]
+    settings["CACHE_DIR"] = ""  # beside the module, not where the user's functions go
     try:
         with jitted_helpers(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             spec.loader.exec_module(module)
             return worker.jit(getattr(module, source.name), source.signature, cache=True)
-    except (numba.core.errors.NumbaError, SyntaxError, NameError, TypeError) as error:
+    except (errors.NumbaError, SyntaxError, NameError, TypeError) as error:
         raise _failed(source, error) from error
     finally:
-        numba.config.CACHE_DIR = place
+        settings["CACHE_DIR"] = place
 
 
 def _failed(source: cache.KernelSource, error: Exception) -> CompileError:
@@ -123,7 +124,7 @@ def jitted_helpers() -> Iterator[None]:
         _put_modules(package, plain)
 
 
-def _take_modules(package) -> dict[str, object]:
+def _take_modules(package) -> dict[str, types.ModuleType]:
     """Remove the modules of nnjit.kernels, `target` apart, from the import system."""
     names = [n for n in sys.modules if n.startswith(_PREFIX) and n != target.__name__]
     taken = {name: sys.modules.pop(name) for name in names}
@@ -132,8 +133,8 @@ def _take_modules(package) -> dict[str, object]:
     return taken
 
 
-def _put_modules(package, modules: dict[str, object]) -> None:
-    sys.modules.update(modules)  # type: ignore[arg-type]
+def _put_modules(package, modules: dict[str, types.ModuleType]) -> None:
+    sys.modules.update(modules)
     for name, module in modules.items():
         if "." not in (short := name.removeprefix(_PREFIX)):
             setattr(package, short, module)

@@ -19,7 +19,7 @@ import time
 import traceback
 import types
 import warnings
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from nnjit.atomic import write_atomic
 from nnjit.runtime import objects
@@ -112,8 +112,9 @@ def jit(function, signature: str, cache: bool):
     """Numba's C callback with the options of every kernel."""
     from numba import cfunc
 
-    options = {"nopython": True, "fastmath": set(SAFE), "error_model": "numpy", "_nrt": False}
-    return cfunc(parse_signature(signature), cache=cache, **options)(function)
+    types = parse_signature(signature)
+    options: dict[str, Any] = {"nopython": True, "fastmath": set(SAFE), "_nrt": False}
+    return cfunc(types, cache=cache, error_model="numpy", **options)(function)
 
 
 def parse_signature(signature: str):
