@@ -1,0 +1,143 @@
+"""Calls of layers on symbolic values: the Nodes of a functional model, and `trace`, which puts the layers' real Nodes
+in their place for training or inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nnjit.errors import GraphError
+from nnjit.graph import EXTENT, Node, Op, Scope, enter, extent_node
+from nnjit.spec import Dim, Extent, Spec
+
+if TYPE_CHECKING:
+    from nnjit.layers.base import Layer
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One use of a layer: its arguments (Nodes in any nesting of lists, tuples and dicts) and its results' specs."""
+
+    layer: Layer
+    args: tuple
+    kwargs: Mapping[str, Any]
+    specs: tuple[Spec, ...]
+
+
+def tree_map(f: Callable[[Any], Any], tree: Any) -> Any:
+    """f of every value in nested lists, tuples and dicts."""
+    if isinstance(tree, list | tuple):
+        values = [tree_map(f, v) for v in tree]
+        if hasattr(tree, "_fields"):
+            return type(tree)(*values)
+        return type(tree)(values)
+    if isinstance(tree, dict):
+        return {k: tree_map(f, v) for k, v in tree.items()}
+    return f(tree)
+
+
+def leaves(tree: Any) -> list[Node]:
+    """The Nodes in a tree, in order."""
+    found: list[Node] = []
+    tree_map(lambda v: found.append(v) if isinstance(v, Node) else None, tree)
+    return found
+
+
+def call_nodes(layer: Layer, args: tuple, kwargs: dict[str, Any], result: Any) -> Any:
+    """`result`, which the layer gave for these arguments, with each Node replaced by a call Node of its spec."""
+    call = Call(layer, args, kwargs, tuple(n.spec for n in leaves(result)))
+    op = Op(
+        f"call:{layer.name}",
+        "call",
+        rule=lambda *_, call, index, **__: call.specs[index],
+        doc="A use of a layer in a functional model.",
+    )
+    inputs = tuple(leaves((args, kwargs)))
+    index = iter(range(len(call.specs)))
+    return tree_map(
+        lambda v: op(*inputs, layer=layer, call=call, index=next(index))
+        if isinstance(v, Node)
+        else v,
+        result,
+    )
+
+
+def below(outputs: Sequence[Node], stop: Mapping[Node, Any]) -> list[Node]:
+    """Nodes that outputs need, inputs before users, not looking below those in `stop`."""
+    order: list[Node] = []
+    done: set[Node] = set()
+    stack = [(n, False) for n in reversed(outputs)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif node not in done:
+            done.add(node)
+            stack.append((node, True))
+            if node not in stop:
+                stack.extend((x, False) for x in reversed(node.inputs))
+    return order
+
+
+def called_layers(outputs: Sequence[Node], stop: Sequence[Node] = ()) -> list[Layer]:
+    """The layers that a functional model uses, each once, in the order of the computation."""
+    nodes = below(outputs, dict.fromkeys(stop))
+    return list(dict.fromkeys(n.attrs["layer"] for n in nodes if n.op.kind == "call"))
+
+
+def trace(outputs: Sequence[Node], feeds: Mapping[Node, Node], scope: Scope) -> list[Node]:
+    """outputs with each Node of feeds replaced, and each call by what its layer makes in this scope.
+
+    Symbols of a replaced Node's shape become the new Node's dims. A shared layer is traced once per call.
+    """
+    new: dict[Node, Node] = dict(feeds)
+    dims = _symbol_values(feeds)
+    results: dict[Call, list[Node]] = {}
+    with enter(scope):
+        for n in below(outputs, feeds):
+            if n in new:
+                continue
+            if n.op.kind == "call":
+                call = n.attrs["call"]
+                if call not in results:
+                    swap = lambda v: new[v] if isinstance(v, Node) else v
+                    args, kwargs = tree_map(swap, call.args), tree_map(swap, call.kwargs)
+                    results[call] = leaves(call.layer(*args, **kwargs))
+                if len(results[call]) != len(call.specs):
+                    raise GraphError(
+                        f"{call.layer.path}: gave {len(results[call])} results in training, "
+                        f"{len(call.specs)} when it was called on symbolic values"
+                    )
+                new[n] = results[call][n.attrs["index"]]
+            elif n.op is EXTENT and dims:
+                new[n] = extent_node(_substitute(n.attrs["dim"], dims), n.dtype)
+            elif n.is_leaf or (not dims and all(new[x] is x for x in n.inputs)):
+                new[n] = n
+            else:
+                attrs = {k: _substitute(v, dims) for k, v in n.attrs.items()}
+                new[n] = n.op(*(new[x] for x in n.inputs), **attrs)
+    return [new[n] for n in outputs]
+
+
+def _symbol_values(feeds: Mapping[Node, Node]) -> dict[str, Dim]:
+    """Which dim stands for which symbol of the replaced Nodes, where the two differ."""
+    found: dict[str, Dim] = {}
+    for old, node in feeds.items():
+        for a, b in zip(old.shape, node.shape, strict=False):
+            if isinstance(a, Extent) and a.factor == 1 and len(a.symbols) == 1 and a != b:
+                found[a.symbols[0]] = b
+    return found
+
+
+def _substitute(value: Any, dims: Mapping[str, Dim]) -> Any:
+    """An attr with these symbols replaced."""
+    if isinstance(value, tuple):
+        return tuple(_substitute(v, dims) for v in value)
+    if not isinstance(value, Extent):
+        return value
+    out: Dim = value.factor
+    for s in value.symbols:
+        out = dims.get(s, Extent(1, (s,))) * out
+    return out
