@@ -11,7 +11,7 @@ import contextvars
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -115,6 +115,23 @@ class Node:
 
     def __iter__(self) -> Iterator[Node]:
         raise TypeError("a symbolic value cannot be iterated: slice it, x[i]")
+
+    if TYPE_CHECKING:  # installed by nnjit.ops.operators
+
+        def _binary(self, other: Any) -> Node: ...
+
+        def _unary(self) -> Node: ...
+
+        def _method(self, *args: Any, **options: Any) -> Node: ...
+
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _binary
+        __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _binary
+        __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = _binary
+        __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = _binary
+        __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = _binary
+        __neg__ = __abs__ = __invert__ = _unary
+        reshape = astype = sum = mean = max = min = _method
+        T: Node
 
 
 def _leaf(name: str) -> Op:

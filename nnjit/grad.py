@@ -1,0 +1,83 @@
+"""Reverse mode: from a Node to its gradients, as Nodes.
+
+The rule of each op is with the op; here they are chained. Broadcasting is undone once for all: a
+gradient wider than its operand is summed to the operand's shape. Gradient Nodes carry the scope of
+the Node that they belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nnjit.errors import DTypeError, GraphError, ShapeError
+from nnjit.graph import Node, current_scope, enter, walk
+from nnjit.ops.join import full_like
+from nnjit.ops.reduce import sum_to
+from nnjit.spec import FLOATS
+
+
+def gradients(output: Node, wrt: Sequence[Node], cotangent: Node | None = None) -> list[Node]:
+    """d(output)/d(each of wrt), weighted with `cotangent` (default ones: the sum of output).
+
+    Zeros where output does not depend on one of wrt. Only paths that lead from wrt to output are
+    differentiated, so what is not asked for costs nothing.
+    """
+    for x in (output, *wrt):
+        if x.dtype not in FLOATS:
+            raise DTypeError(f"gradients: {x!r} is not floating point")
+    if cotangent is None:
+        cotangent = full_like(output, 1)
+    elif cotangent.spec != output.spec:
+        raise ShapeError(f"gradients: cotangent {cotangent.spec} for an output {output.spec}")
+    found = _backward(output, wrt, cotangent, through=True)
+    return [full_like(x, 0) if g is None else g for x, g in zip(wrt, found, strict=True)]
+
+
+def _backward(
+    output: Node, wrt: Sequence[Node], cotangent: Node, through: bool
+) -> list[Node | None]:
+    """Gradients of wrt, None where there is none; `through`: paths may lead through a wrt."""
+    targets = set(wrt)
+    order = _between(output, targets, through)
+    total: dict[Node, Node] = {output: cotangent}
+    for node in reversed(order):
+        if node not in total or (node in targets and not through):
+            continue
+        outer = current_scope()
+        with enter(replace(outer, name=node.scope)):
+            for x, g in zip(node.inputs, _pull(node, total[node]), strict=True):
+                if g is None:
+                    continue
+                g = sum_to(g, x.shape)
+                if g.spec != x.spec:
+                    raise GraphError(f"gradient of {node!r}: {g.spec} for {x.spec}")
+                total[x] = total[x] + g if x in total else g
+    return [total.get(x) for x in wrt]
+
+
+def _between(output: Node, targets: set[Node], through: bool) -> list[Node]:
+    """Nodes on a path from targets to output that have inputs on such a path, inputs first."""
+    active = set(targets)
+    order = []
+    for node in walk([output]):
+        inside = node in targets and not through
+        if not inside and node.dtype in FLOATS and any(x in active for x in node.inputs):
+            active.add(node)
+            order.append(node)
+    return order
+
+
+def _pull(node: Node, dy: Node) -> Sequence[Node | None]:
+    """The gradient of each input of a Node; None for those that have none."""
+    if node.op.grad is not None:
+        return [
+            g if x.dtype in FLOATS else None
+            for x, g in zip(node.inputs, node.op.grad(node, dy), strict=True)
+        ]
+    if node.op.expand is not None:
+        whole = node.op.expand(*node.inputs, **node.attrs)
+        found = _backward(whole, list(dict.fromkeys(node.inputs)), dy, through=False)
+        once = dict(zip(dict.fromkeys(node.inputs), found, strict=True))
+        return [once.pop(x, None) for x in node.inputs]
+    raise GraphError(f"{node!r} in {node.scope!r} has no gradient")
