@@ -104,7 +104,10 @@ def _absolute(config: Config, source: Source) -> Config:
         base = Path() if path in source.options else source.file.parent
         place = (base / Path(given).expanduser()).resolve()
         if not place.exists():
-            problems.append(Problem(path, f"no such file or folder: {place}", shown(given)))
+            near = nearest(given, ["digits"]) if path == ("data", "source") else ""
+            hint = near if "did you mean" in near else ""
+            message = f"no such file or folder: {place}{hint}"
+            problems.append(Problem(path, message, shown(given)))
         return str(place)
 
     data, model = config.data, config.model

@@ -16,7 +16,7 @@ BARE = re.compile(r"[A-Za-z0-9_-]+")
 STRING = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}|' r"'''.*?'{3,5}|" r'"(?:\\.|[^"\\\n])*"|' r"'[^'\n]*'", re.DOTALL
 )
-WORD = re.compile(r"[A-Za-z_][\w./:-]*")  # a value of --set that needs no quotes
+WORD = re.compile(r"""[A-Za-z_/~.][^\s"'\[\]{}=]*""")  # a value of --set that needs no quotes
 
 
 def read_toml(path: Path) -> tuple[dict[str, Any], Lines]:
