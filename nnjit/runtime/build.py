@@ -100,7 +100,7 @@ class _Worker:
     """One compile process and its pipes."""
 
     def __init__(self) -> None:
-        self.log = tempfile.TemporaryFile()  # closed by compile_missing
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115  closed by compile_missing
         self.process = subprocess.Popen(
             [sys.executable, "-m", "nnjit.runtime.worker"],
             stdin=subprocess.PIPE,

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nnjit import config
+from nnjit.errors import ArgumentError
 from nnjit.runtime import cache, cpu, threads
 from nnjit.runtime.threads import MAX_CHUNKS, RUN, TICKS
 
@@ -112,32 +113,38 @@ def run(program: Program, threads: int | None = None, counters: np.ndarray | Non
     thread.
     """
     count = config.threads() if threads is None else threads
-    drive = driver()
+    if not 1 <= count <= config.MAX_THREADS:
+        raise ArgumentError(f"threads={count}: expected 1 to {config.MAX_THREADS}")
     rows = len(program.rows)
+    if counters is not None:
+        _check_counters(counters, (rows, 2 + count))
+    drive = driver()
     control = 0
-    if count > 1:
-        if program.parallel:
-            helpers = _threads_pool(drive)
-            count, control = helpers.grow(count), helpers.control
-        else:
-            count = 1
+    if count > 1 and program.parallel:
+        pool = _pool_of(drive)
+        count, control = pool.grow(count), pool.control
+    else:
+        count = 1
     if counters is None:
         drive(RUN, control, program.address, rows, count, 0, 0)
         return
-    columns = counters.shape[1] if counters.ndim == 2 else 0
-    if counters.dtype != np.int64 or len(counters) != rows or columns < 2 + count:
-        raise ValueError(
-            f"counters: expected int64 of shape ({rows}, {2 + count}), "
-            f"got {counters.dtype} {counters.shape}"
-        )
     ticks = np.zeros(counters.shape, np.int64)
-    drive(RUN, control, program.address, rows, count, ticks.ctypes.data, columns)
+    drive(RUN, control, program.address, rows, count, ticks.ctypes.data, counters.shape[1])
     counters[:, 0] += np.rint(ticks[:, 0] * ns_per_tick()).astype(np.int64)
     counters[:, 1:] += ticks[:, 1:]
 
 
+def _check_counters(counters: np.ndarray, least: tuple[int, int]) -> None:
+    shape = counters.shape
+    fits = len(shape) == 2 and shape[0] == least[0] and shape[1] >= least[1]
+    if not fits or counters.dtype != np.int64:
+        raise ArgumentError(
+            f"counters: expected int64 of shape {least}, got {counters.dtype} of shape {shape}"
+        )
+
+
 _drive: threads.Drive | None = None
-_threads_pool = threads.pool
+_pool_of = threads.pool  # `threads` is a parameter of run
 
 
 def driver() -> threads.Drive:
