@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from nnjit.kernels import target
 from nnjit.kernels.blocks import (
-    Dim, Panel, Tiles, call, check_symbols, choose, padded, panels, product, symbols_of, text, total,
+    Dim, Panel, Tiles, call, check_symbols, choose, grain, padded, panels, product, symbols_of, text, total,
 )  # fmt: skip
 from nnjit.kernels.packing import pack, pack_transposed, packed_size
-from nnjit.kernels.recipe import Epilogue, Recipe, Step
+from nnjit.kernels.recipe import PLAIN, Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
 
 UNROLL = 16  # reductions up to this length are unrolled completely
@@ -63,7 +63,7 @@ def matmul_template(
     batch: Dim | None = None,
     batch_a: bool = True,
     batch_b: bool = True,
-    epilogue: Epilogue = Epilogue(),
+    epilogue: Epilogue = PLAIN,
     packed: bool | None = None,
 ) -> Recipe:
     """y (M, N) = a (M, K) @ b (K, N); a is stored (K, M) if transpose_a, b (N, K) if transpose_b.
@@ -148,7 +148,7 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
         name=name, doc=f"{name}: y = {formula}\n{lead}{shapes}; {note}rows lo..hi of y.",
         imports=(*ep.imports, *tiles.imports()), symbols=symbols,
         params=(("a", p.dtype), ("b", p.dtype), *((n, p.dtype) for n in ep.inputs()), ("y", p.dtype), *ep.extra_params),
-        body=tuple(body), trip=p.M if p.batch is None else product(p.batch, p.M), grain=p.rows,
+        body=tuple(body), trip=p.M if p.batch is None else product(p.batch, p.M), grain=grain(product(2, p.N, p.K), p.rows),
     )  # fmt: skip
 
 

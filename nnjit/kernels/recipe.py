@@ -85,3 +85,6 @@ class Epilogue:
             f"    q = {out} + r * {row_step}",
             *("    " + s for s in inner),
         ]
+
+
+PLAIN = Epilogue()  # nothing follows

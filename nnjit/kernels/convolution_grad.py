@@ -1,0 +1,259 @@
+"""The weight gradient of a 2-D convolution: dw[kh, kw, c, o] = sum over pixels of x[.., c] * dy[.., o].
+
+Tile rows are input channels (with the kernel columns, or all of the kernel, where nothing is padded), its reduction runs
+over the pixels of dy. Threads share the images: partial gradients, a number fixed by the shape, are summed in order. A
+large gradient is cut into column panels and kernel rows instead, and every unit reads all images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnjit.kernels import target
+from nnjit.kernels.blocks import (
+    Panel, Tiles, call, check_symbols, choose, most_rows, panels, product, split, symbols_of, total,
+)  # fmt: skip
+from nnjit.kernels.contraction import matmul_template
+from nnjit.kernels.depthwise import depthwise_dw, is_depthwise
+from nnjit.kernels.geometry import Conv
+from nnjit.kernels.partials import images_of, partial_count, reduce_step, zero_partial
+from nnjit.kernels.recipe import Recipe, Step
+from nnjit.kernels.template import Template, indent
+
+LARGE = (
+    512 * 1024
+)  # bytes of dw, half of a common L2, from which it is cut instead of summed from parts
+L1_BYTES, L2_BYTES, PIXELS = (
+    40_000,
+    256_000,
+    128,
+)  # what a pass may touch, and the least it should reduce over
+NAMES = ("lo", "hi", "tid", "a", "b", "y", "scratch", "t", "p", "part", "n", "g", "o", "i", "j", "r", "s", "h", "hh", "h0", "w0",
+         "R", "kc", "image", "pad", "u")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a weight gradient is cut. H, W: of the image that the tile reads; padded: in scratch, with its zeros.
+
+    kernel: which kernel positions are tile rows besides the channels: "all", "columns", or "none" (then clipped).
+    """
+
+    conv: Conv
+    dtype: str
+    copied: bool
+    kernel: str
+    H: int
+    W: int
+    offsets: tuple[int, ...]
+    most: int
+    vectors: int
+
+    @property
+    def clipped(self) -> bool:
+        return self.conv.padded and not self.copied
+
+    @property
+    def contiguous(self) -> bool:
+        return self.offsets == tuple(range(len(self.offsets)))
+
+    def panels(self) -> list[Panel]:
+        return panels(self.conv.OG, self.vectors, target.lanes(self.dtype))
+
+
+def plan(conv: Conv, dtype: str) -> Plan:
+    """Few channels: padded images are copied to scratch, so that (kernel column, channel) can be tile rows."""
+    c = conv
+    wide = most_rows(1)
+    single = c.groups == 1
+    all_rows = single and c.KH * c.KW * c.C <= wide
+    copied = c.padded and single and (all_rows or c.C * 2 <= wide)
+    (top, bottom), (left, right) = c.padding
+    H, W = (c.H + top + bottom, c.W + left + right) if copied else (c.H, c.W)
+    free = single and (copied or not c.padded)
+    columns = free and (c.dilation[1] == 1 or c.KW * c.C <= wide)
+    kernel = "all" if all_rows else "columns" if columns else "none"
+    kh = range(c.KH) if kernel == "all" else range(1)
+    kw = range(c.KW) if kernel != "none" else range(1)
+    offsets = tuple(
+        (r * c.dilation[0] * W + s * c.dilation[1]) * c.C + i for r in kh for s in kw for i in range(c.CG)
+    )  # fmt: skip
+    most, vectors = choose(len(offsets), c.OG, dtype, exact=True)
+    return Plan(c, dtype, copied, kernel, H, W, offsets, most, vectors)
+
+
+def conv2d_dw(name: str, conv: Conv, *, dtype: str = "f4") -> Recipe:
+    """dw with a = x and b = dy; it is overwritten, zeros for an empty batch. Roles: a, b, out, scratch."""
+    if conv.pointwise:
+        pixels = product(conv.batch, conv.H * conv.W)
+        return matmul_template(name, conv.C, conv.O, pixels, transpose_a=True, dtype=dtype)
+    if is_depthwise(conv, dtype):
+        return depthwise_dw(name, conv, dtype)
+    p, tiles = plan(conv, dtype), Tiles(dtype)
+    size = conv.KH * conv.KW * conv.CG * conv.O
+    whole = size * target.itemsize(dtype) > LARGE and p.kernel != "all"
+    count = 1 if whole else partial_count(conv, dtype)
+    if whole:
+        body, trip = (
+            by_panels(p, tiles),
+            sum(panel_count(q) for q in p.panels()) * conv.groups * conv.KH,
+        )
+        how = "\nlo..hi: kernel rows of column panels."
+    else:
+        body, trip = by_parts(p, tiles, size, count), count
+        how = f"\npartial sums y over {count} parts of the images; lo..hi of them."
+    room = -(-p.H * p.W * conv.C // 16) * 16 if p.copied else 0
+    if p.copied:
+        body = [f"pad = tid * {room}", f"for i in range({p.H * p.W * conv.C}):",
+                f"    scratch[pad + i] = {dtype}(0)", *body]  # fmt: skip
+    names = ("a", "b", "y") + ("scratch",) * p.copied
+    kernel = Template(
+        name=name, doc=f"{name}: dw of conv(x, w) with a = x, b = dy: {conv.describe()};{how}", imports=tiles.imports(),
+        symbols=check_symbols(name, symbols_of(conv.batch), NAMES), params=tuple((n, dtype) for n in names),
+        body=tuple(body), trip=trip, scratch=room * target.itemsize(dtype),
+    )  # fmt: skip
+    args = ("a", "b", "out" if whole else "parts") + ("scratch",) * p.copied
+    if whole:
+        return Recipe((Step(kernel, args),))
+    return Recipe(
+        (Step(kernel, args), reduce_step(size, count, dtype)), {"parts": (count * size, dtype)}
+    )
+
+
+def panel_count(p: Panel) -> int:
+    return -(-(int(p.end) - int(p.first)) // p.width)
+
+
+def by_parts(p: Plan, tiles: Tiles, size: int, count: int) -> list[str]:
+    """Part after part: all of dw over some images, a few rows of an image at a time."""
+    c, rows = p.conv, rows_per_pass(p)
+    body = []
+    for panel in p.panels():
+        column = f"g * {c.OG} + o" if c.groups > 1 else "o"
+        body += [panel.loop(), *indent(blocks(p, tiles, panel, "part", column))]
+    if c.groups > 1:
+        body = [f"for g in range({c.groups}):", *indent(body)]
+    if p.kernel != "all":
+        body = [f"for r in range({c.KH}):", *indent(kernel_row(p, rows, body))]
+    elif rows < c.HO:
+        body = [f"R = min({rows}, {c.HO} - hh)", *body]
+    if rows < c.HO:
+        body = [f"for hh in range(0, {c.HO}, {rows}):", *indent(body)]
+    return ["for p in range(lo, hi):", f"    part = p * {size}", *indent(zero_partial(size, p.dtype)),
+            *indent(images_of(c.batch, count)), *indent(image_start(p) + body, 2)]  # fmt: skip
+
+
+def by_panels(p: Plan, tiles: Tiles) -> list[str]:
+    """Unit after unit: one kernel row of one panel of dw over all images."""
+    c = p.conv
+    count = sum(panel_count(q) for q in p.panels())
+    lines = ["for t in range(lo, hi):", f"    r = t % {c.KH}", f"    u = t // {c.KH}"]
+    if c.groups > 1:
+        lines = [*lines, f"    g = u // {count}", f"    u = u % {count}"]
+    seen = 0
+    for q in p.panels():
+        column = f"g * {c.OG} + o" if c.groups > 1 else "o"
+        zero = [f"for i in range({c.KW * c.CG}):", f"    for j in range({q.columns}):",
+                f"        y[(r * {c.KW * c.CG} + i) * {c.O} + {column} + j] = {p.dtype}(0)"]  # fmt: skip
+        inner = kernel_row(p, c.HO, blocks(p, tiles, q, "", column))
+        lines += [
+            f"    if {seen} <= u < {seen + panel_count(q)}:", f"        o = {total(q.first, f'(u - {seen}) * {q.width}')}",
+            *indent(zero, 2), f"        for n in range({c.batch}):", *indent(image_start(p) + inner, 3),
+        ]  # fmt: skip
+        seen += panel_count(q)
+    return lines
+
+
+def image_start(p: Plan) -> list[str]:
+    """Where image n begins; a padded one with few channels is copied between its zeros."""
+    c = p.conv
+    if not p.copied:
+        return [f"image = n * {c.H * c.W * c.C}"]
+    top, left = c.padding[0][0], c.padding[1][0]
+    return [
+        f"for h in range({c.H}):", f"    for i in range({c.W * c.C}):",
+        f"        scratch[pad + (h + {top}) * {p.W * c.C} + i + {left * c.C}] = a[(n * {c.H} + h) * {c.W * c.C} + i]",
+    ]  # fmt: skip
+
+
+def kernel_row(p: Plan, rows: int, body: list[str]) -> list[str]:
+    """Kernel row r: the rows h0..h0+R-1 of dy, of this pass, that it joins with the image; then its columns s."""
+    c = p.conv
+    first, last = ("hh", f"min({c.HO}, hh + {rows})") if rows < c.HO else ("0", str(c.HO))
+    if not p.clipped:
+        lines = [f"h0 = {first}", f"R = {last} - h0"]
+        return [
+            *lines,
+            *(body if p.kernel == "columns" else [f"for s in range({c.KW}):", *indent(body)]),
+        ]
+    (sh, sw), (dh, dw) = c.stride, c.dilation
+    row, col = (f"r * {dh}" if dh > 1 else "r"), (f"s * {dw}" if dw > 1 else "s")
+    top, left = c.padding[0][0], c.padding[1][0]
+    return [
+        f"h0 = max({first}, ({top + sh - 1} - {row}) // {sh})",
+        f"R = min({last}, ({c.H - 1 + top} - {row}) // {sh} + 1) - h0", f"for s in range({c.KW}):",
+        f"    w0 = max(0, ({left + sw - 1} - {col}) // {sw})",
+        f"    kc = min({c.WO}, ({c.W - 1 + left} - {col}) // {sw} + 1) - w0",
+        "    if R > 0 and kc > 0:", *indent(body, 2),
+    ]  # fmt: skip
+
+
+def blocks(p: Plan, tiles: Tiles, panel: Panel, part: str, column: str) -> list[str]:
+    """The tiles of one panel: blocks of rows of dw at the kernel position (r, s), or over all of the kernel."""
+    c, rows = p.conv, p.kernel
+    (sh, sw), (dh, dw) = c.stride, c.dilation
+    every = rows == "all"
+    whole_pass = rows_per_pass(p) >= c.HO
+    h0 = ("0" if whole_pass else "hh") if every else "h0"
+    w0 = "w0" if p.clipped else "0"
+    top, left = (c.padding[0][0], c.padding[1][0]) if p.clipped else (0, 0)
+    x_row = total(
+        f"{h0} * {sh}" if sh > 1 and h0 != "0" else h0,
+        *([] if every else [f"r * {dh}" if dh > 1 else "r"]),
+        -top,
+    )
+    x_col = total(*([f"w0 * {sw}" if sw > 1 else "w0"] if p.clipped else []),
+                  *([f"s * {dw}" if dw > 1 else "s"] if rows == "none" else []), -left)  # fmt: skip
+    base = "pad" if p.copied else "image"
+    group = [f"g * {c.CG}"] if c.groups > 1 else []
+    at_b = f"((n * {c.HO} + {h0}) * {c.WO} + {w0}) * {c.O} + {column}"
+    at_w = {"all": "", "columns": f"r * {c.KW * c.CG}", "none": f"(r * {c.KW} + s) * {c.CG}"}[rows]
+    R = str(c.HO) if every and whole_pass else "R"
+    lines = []
+    for start, last, offsets in row_runs(p):
+        size = len(offsets)
+        name = tiles.get(size, panel, rows_a=offsets, rows_c=tuple(i * c.O for i in range(size)), step_a=sw * c.C,
+                         step_b=c.O, init="load", final="store")  # fmt: skip
+        shift = "i" if p.contiguous else str(p.offsets[start])
+        at_a = total(base, f"(({x_row}) * {p.W} + {x_col}) * {c.C}", *group, shift)
+        at_y = total(
+            *([part] if part else []), f"({total(*([at_w] if at_w else []), 'i')}) * {c.O}", column
+        )
+        args = [R, "kc" if p.clipped else str(c.WO), "scratch" if p.copied else "a", at_a, str(sh * p.W * c.C),
+                "b", at_b, str(c.WO * c.O), "y", at_y]  # fmt: skip
+        lines += [f"for i in range({start}, {last + 1}, {size}):", *indent(call(name, args))]
+    return lines
+
+
+def row_runs(p: Plan) -> list[tuple[int, int, tuple[int, ...]]]:
+    """(first, last, offsets): blocks of tile rows; neighbours of one size are a run where the rows are contiguous."""
+    out: list[tuple[int, int, tuple[int, ...]]] = []
+    for start, size in split(len(p.offsets), p.most):
+        offsets = tuple(o - p.offsets[start] for o in p.offsets[start : start + size])
+        if out and p.contiguous and out[-1][2] == offsets:
+            out[-1] = (out[-1][0], start, offsets)
+        else:
+            out.append((start, start, offsets))
+    return out
+
+
+def rows_per_pass(p: Plan) -> int:
+    """Rows of dy a pass reduces over: 128 pixels or more, in L1 if they fit, else a part of L2."""
+    c, bytes_ = p.conv, target.itemsize(p.dtype)
+    for limit in (L1_BYTES, L2_BYTES):
+        rows = (limit // bytes_ - c.KH * c.dilation[0] * p.W * c.C) // (
+            c.stride[0] * p.W * c.C + c.WO * c.O
+        )
+        if rows * c.WO >= PIXELS:
+            return min(rows, c.HO)
+    return min(c.HO, -(-PIXELS // c.WO))
