@@ -16,16 +16,16 @@ from pathlib import Path
 
 from nnjit import config
 from nnjit.errors import CacheError, CompileError
-from nnjit.runtime import cache, worker
-
-Progress = Callable[[int, int, str], None]
+from nnjit.runtime import cache, objects, worker
 
 
-def compile_missing(sources: Sequence[cache.KernelSource], progress: Progress | None) -> int:
+def compile_missing(
+    sources: Sequence[cache.KernelSource], progress: Callable[[int, int, str], None] | None
+) -> int:
     """Compile `sources` into the cache; the number of workers used.
 
     progress(done, total, name) is called in this thread after each kernel. Raises CompileError,
-    which names the kernel and its file; `worker.Unproven` where this Numba lacks what the object
+    which names the kernel and its file; `objects.Unproven` where this Numba lacks what the object
     path needs; CacheError.
     """
     jobs = deque(_job(source) for source in sorted(sources, key=lambda s: -len(s.text)))
@@ -90,7 +90,7 @@ def _check(job: worker.Job, reply: dict) -> None:
     if "seconds" in reply:
         return
     if "unproven" in reply:
-        raise worker.Unproven(reply["unproven"])
+        raise objects.Unproven(reply["unproven"])
     if "unwritable" in reply:
         raise CacheError(f"cannot write {job['object']}: {reply['unwritable']}; set NNJIT_CACHE")
     raise CompileError(f"kernel {job['name']} ({job['path']}): {reply['error']}")

@@ -10,13 +10,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nnjit import atomic, config
 from nnjit.errors import CacheError
-from nnjit.runtime import build, cache, inprocess, objects, worker
+from nnjit.runtime import cache, objects
 from nnjit.runtime.cache import KernelSource
+
+#: called as progress(done, total, name)
+Progress = Callable[[int, int, str], None]
 
 log = logging.getLogger("nnjit")
 
@@ -65,7 +68,7 @@ def compiled_count() -> int:
     return _registry.compiled
 
 
-def load(sources: Sequence[KernelSource], progress: build.Progress | None = None) -> Loaded:
+def load(sources: Sequence[KernelSource], progress: Progress | None = None) -> Loaded:
     """Make `sources`, and the driver that runs them, callable.
 
     progress(done, total, name) is called after each kernel that had to be compiled. Raises
@@ -83,7 +86,7 @@ def load(sources: Sequence[KernelSource], progress: build.Progress | None = None
         return Loaded(addresses, report, tuple(_registry.engines))
 
 
-def _load(wanted: list[KernelSource], report: LoadReport, progress: build.Progress | None) -> None:
+def _load(wanted: list[KernelSource], report: LoadReport, progress: Progress | None) -> None:
     """Load by objects, or by Numba where that is asked for or objects are not possible here."""
     if config.loader() == "object":
         if _registry.fallback is None:
@@ -91,7 +94,7 @@ def _load(wanted: list[KernelSource], report: LoadReport, progress: build.Progre
             if _registry.fallback is None:
                 try:
                     return _load_objects(wanted, report, progress)
-                except worker.Unproven as error:
+                except objects.Unproven as error:
                     _registry.fallback = f"this Numba has no private name for objects: {error}"
                     report.hits, report.misses = 0, []
             log.warning("kernels are loaded by Numba's own cache: %s", _registry.fallback)
@@ -107,6 +110,8 @@ def _load_objects(wanted: list[KernelSource], report: LoadReport, progress) -> N
         folder = config.cache_dir()
         cache.writable(lambda: folder.mkdir(parents=True, exist_ok=True))
         atomic.sweep(folder)
+        from nnjit.runtime import build  # subprocesses and more, which a warm start does not need
+
         report.workers = build.compile_missing(missing, progress)
         report.compile_seconds = time.perf_counter() - start
         _registry.compiled += len(missing)
@@ -146,6 +151,8 @@ def _read(wanted: list[KernelSource], report: LoadReport):
 
 
 def _load_numba(wanted: list[KernelSource], report: LoadReport, progress) -> None:
+    from nnjit.runtime import inprocess
+
     total = len(wanted)
     for done, source in enumerate(wanted, 1):
         start = time.perf_counter()

@@ -40,6 +40,10 @@ class BadEntry(ValueError):
     """A cache entry that is truncated, damaged or somebody else's."""
 
 
+class Unproven(Exception):
+    """This Numba has no private name that turning a kernel into an object needs."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One compiled kernel. meta: key, entry (its symbol), undefined (symbols to bind), name, text,

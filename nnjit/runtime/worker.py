@@ -42,10 +42,6 @@ class Job(TypedDict):
     meta: dict
 
 
-class Unproven(Exception):
-    """This Numba has no private name that turning a kernel into an object needs."""
-
-
 def main() -> None:
     """Answer jobs until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -79,7 +75,7 @@ def answer(job: Job) -> dict:
         code = emit_object(
             compile_kernel(job["text"], job["path"], job["name"], job["signature"]), job["entry"]
         )
-    except Unproven as error:
+    except objects.Unproven as error:
         return {"unproven": str(error)}
     except Exception as error:
         return {"error": explain(error, job["path"])}
@@ -140,7 +136,7 @@ def emit_object(callback, entry: str) -> bytes:
         library = callback._library
         bitcode, machine = library._final_module.as_bitcode(), library._codegen._tm
     except AttributeError as error:
-        raise Unproven(str(error)) from error
+        raise objects.Unproven(str(error)) from error
     module = llvm.parse_bitcode(bitcode)
     for value in (*module.functions, *module.global_variables):
         if not value.is_declaration:

@@ -302,7 +302,7 @@ logging.basicConfig(stream=sys.stdout, format="%(message)s")
 from small_kernels import scale
 from nnjit.runtime import cpu, objects, worker, build
 def unproven(*args):
-    raise worker.Unproven("no CFunc._library")
+    raise objects.Unproven("no CFunc._library")
 build.compile_missing = unproven
 source = scale()
 for _ in range(2):
