@@ -12,19 +12,15 @@ model.nnjit        after the last epoch; best.nnjit: after the best one
 from __future__ import annotations
 
 import json
-import platform
 import time
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from nnjit.atomic import write_atomic
 from nnjit.errors import CacheError, ConfigError
+from nnjit.profiling.environment import versions
 from nnjit.runconfig.data import Preparation
 from nnjit.runconfig.schema import Config
-
-PACKAGES = ("nnjit", "numpy", "numba", "llvmlite", "safetensors", "pydantic")
 
 
 @dataclass(frozen=True)
@@ -53,20 +49,26 @@ class RunFolder:
     def best(self) -> Path:
         return self.path / "best.nnjit"
 
+    def make(self) -> None:
+        """The folder itself; CacheError if that cannot be."""
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise unwritable(self.path, e) from None
+
     def write_start(self, config: Config, preparation: Preparation) -> None:
         """What is known before the first step; CacheError if the folder cannot be written."""
         import tomli_w
 
-        values = config.model_dump(exclude_none=True)
+        self.make()
         texts = {
-            "config.toml": tomli_w.dumps(values),
             "preparation.json": json.dumps(preparation.get_config(), indent=2),
             "versions.json": json.dumps(versions() | {"seed": config.seed}, indent=2),
+            "config.toml": tomli_w.dumps(config.model_dump(exclude_none=True)),  # last: `is_run`
         }
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
             for name, text in texts.items():
-                write_atomic(self.path / name, (text + "\n").encode())
+                write_atomic(self.path / name, (text.rstrip() + "\n").encode())
         except OSError as e:
             raise unwritable(self.path, e) from None
 
@@ -121,19 +123,3 @@ def _free(path: Path) -> Path:
 def is_run(path: str | Path) -> bool:
     """A folder that a run made."""
     return (Path(path) / "config.toml").is_file()
-
-
-def versions() -> dict[str, Any]:
-    """What a run ran on: packages, Python, platform, CPU count."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return {
-        "packages": found,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-    }

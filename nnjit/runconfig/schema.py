@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from nnjit import config
 
 MAX_SEED = 2**63 - 1
-EVERY = re.compile(r"\s*([1-9]\d*)\s*(epochs?|steps?)\s*")
+STEPS = re.compile(r"([1-9]\d*) steps?")
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
@@ -31,10 +31,9 @@ def _amount(value: Any) -> int | float:
     return value
 
 
-def _every(value: Any) -> int | str:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    if not whole and not (isinstance(value, str) and EVERY.fullmatch(value)):
-        raise ValueError("expected a number of epochs, or text such as '200 steps' or '2 epochs'")
+def _every(value: Any) -> str:
+    if value != "epoch" and not (isinstance(value, str) and STEPS.fullmatch(value)):
+        raise ValueError("expected 'epoch', or text such as '200 steps'")
     return value
 
 
@@ -122,8 +121,9 @@ class EarlyStopping(Section):
 class Train(Section):
     """[train]: how long, with what, and what is kept.
 
-    optimizer: a name, or {name = …, arguments}. checkpoint_every: epochs, or "200 steps"; 0: never.
-    keep: how many checkpoints stay. monitor: what decides which epoch is the best.
+    optimizer, loss: a name, or {name = …, arguments}. checkpoint_every: "epoch", or "200 steps"
+    (and each epoch's end). keep: how many checkpoints stay. monitor: decides which epoch is the
+    best; val_loss, or loss where nothing is held for validation.
     """
 
     epochs: Positive = 10
@@ -134,16 +134,14 @@ class Train(Section):
     shuffle: bool = True
     early_stopping: EarlyStopping | None = None
     callbacks: list[dict[str, Any]] = []
-    checkpoint_every: Every = 1
+    checkpoint_every: Every = "epoch"
     keep: Positive = 3
+    monitor: str | None = None
 
-    def every(self) -> tuple[int, str]:
-        """(count, "epochs" or "steps"); count 0 means never."""
-        if isinstance(self.checkpoint_every, int):
-            return self.checkpoint_every, "epochs"
-        found = EVERY.fullmatch(self.checkpoint_every)
-        assert found is not None
-        return int(found.group(1)), found.group(2).rstrip("s") + "s"
+    def save_freq(self) -> str | int:
+        """ "epoch", or a number of steps."""
+        found = STEPS.fullmatch(self.checkpoint_every)
+        return int(found.group(1)) if found else "epoch"
 
 
 class Config(Section):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from nnjit.errors import NnjitError, nearest
+from nnjit.errors import NnjitError, lookup, nearest
 from nnjit.registry import REGISTRIES, keywords
 from nnjit.runconfig.tomlfile import Path_
 from nnjit.runconfig.words import shown
@@ -23,6 +23,16 @@ CALLBACKS = {
     "ReduceLROnPlateau": "nnjit.training.callbacks",
     "TerminateOnNaN": "nnjit.training.callbacks",
     "CSVLogger": "nnjit.training.loggers",
+}
+
+# The kind of object that an argument takes, by the last word of the argument's name.
+INNER = {
+    "initializer": "initializer",
+    "regularizer": "regularizer",
+    "constraint": "constraint",
+    "activation": "activation",
+    "rate": "schedule",
+    "layer": "layer",
 }
 
 Found = Iterator[tuple[Path_, str, str]]
@@ -42,15 +52,23 @@ def class_names(items: dict[str, Any]) -> list[str]:
     return sorted({item.__name__ for item in items.values()})
 
 
-def arguments(value: Any) -> Any:
-    """TOML lists as tuples (shapes, strides), tables untouched."""
-    return tuple(arguments(v) for v in value) if isinstance(value, list) else value
+def arguments(table: dict[str, Any], key: str) -> dict[str, Any]:
+    """Python's arguments for a table: lists are tuples, tables {type = …} are objects."""
+    return {k: _argument(k, v) for k, v in table.items() if k != key}
+
+
+def _argument(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_argument(name, v) for v in value)
+    kind = INNER.get(name.rpartition("_")[2])
+    if isinstance(value, dict) and "type" in value and kind is not None:
+        return make(kind, value)
+    return value
 
 
 def make(kind: str, table: dict[str, Any], key: str = "type") -> Any:
     """The object of a table {key = name, arguments}."""
-    given = {k: arguments(v) for k, v in table.items() if k != key}
-    return registry(kind)[table[key]](**given)
+    return lookup(kind, table[key], registry(kind))(**arguments(table, key))
 
 
 def _table(kind: str, path: Path_, table: Any, key: str) -> Found:
