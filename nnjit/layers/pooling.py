@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from nnjit import ops
 from nnjit.errors import ShapeError
@@ -24,8 +23,6 @@ def _image(layer: Layer, x: Node) -> None:
 class _Pooling(Layer):
     """Windows of pool_size, `strides` (default: pool_size) apart."""
 
-    POOL: ClassVar[Callable[..., Node]]
-
     def __init__(
         self,
         pool_size: Pair = (2, 2),
@@ -42,28 +39,30 @@ class _Pooling(Layer):
 
     def call(self, x):
         _image(self, x)
-        pool = type(self).POOL
-        return pool(x, self.pool_size, strides=self.strides, padding=self.padding)
+        return self._pool(x, self.pool_size, strides=self.strides, padding=self.padding)
+
+    def _pool(self, x: Node, *args: Any, **options: Any) -> Node:
+        raise NotImplementedError
 
 
 @REGISTRY.named("MaxPool2D")
 class MaxPooling2D(_Pooling):
     """The largest value of each window; padded positions do not count."""
 
-    POOL = staticmethod(ops.max_pool)
+    def _pool(self, x, *args, **options):
+        return ops.max_pool(x, *args, **options)
 
 
 @REGISTRY.named("AvgPool2D")
 class AveragePooling2D(_Pooling):
     """The mean of each window; padded positions do not count."""
 
-    POOL = staticmethod(ops.average_pool)
+    def _pool(self, x, *args, **options):
+        return ops.average_pool(x, *args, **options)
 
 
 class _GlobalPooling(Layer):
     """Over height and width; keepdims keeps them as 1."""
-
-    POOL: ClassVar[Callable[..., Node]]
 
     def __init__(self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
@@ -72,18 +71,23 @@ class _GlobalPooling(Layer):
 
     def call(self, x):
         _image(self, x)
-        return type(self).POOL(x, axis=(1, 2), keepdims=self.keepdims)
+        return self._pool(x, axis=(1, 2), keepdims=self.keepdims)
+
+    def _pool(self, x: Node, **options: Any) -> Node:
+        raise NotImplementedError
 
 
 @REGISTRY.named("GlobalAvgPool2D")
 class GlobalAveragePooling2D(_GlobalPooling):
     """The mean of each channel."""
 
-    POOL = staticmethod(ops.mean)
+    def _pool(self, x, **options):
+        return ops.mean(x, **options)
 
 
 @REGISTRY.named("GlobalMaxPool2D")
 class GlobalMaxPooling2D(_GlobalPooling):
     """The largest value of each channel."""
 
-    POOL = staticmethod(ops.max)
+    def _pool(self, x, **options):
+        return ops.max(x, **options)
