@@ -48,13 +48,18 @@ from nnjit.ops.contraction import (
     dot,
     matmul,
 )
+from nnjit.ops.conv import (
+    conv,
+    conv_transpose,
+    depthwise_conv,
+    separable_conv,
+)
 from nnjit.ops.elementwise import (
     absolute,
     add,
     cast,
     ceil,
     clip,
-    cos,
     divide,
     equal,
     erf,
@@ -87,7 +92,6 @@ from nnjit.ops.elementwise import (
     reciprocal,
     rint,
     rsqrt,
-    sign,
     sin,
     sqrt,
     square,
@@ -102,6 +106,10 @@ from nnjit.ops.elementwise import (
 from nnjit.ops.elementwise import (
     rint as round,
 )
+from nnjit.ops.gather import (
+    scatter,
+    take,
+)
 from nnjit.ops.join import (
     concatenate,
     full,
@@ -114,6 +122,17 @@ from nnjit.ops.join import (
     tile,
 )
 from nnjit.ops.operators import install
+from nnjit.ops.pooling import (
+    average_pool,
+    global_average_pool,
+    global_max_pool,
+    max_pool,
+)
+from nnjit.ops.random import (
+    dropout,
+    random_normal,
+    random_uniform,
+)
 from nnjit.ops.reduce import (
     all,
     any,
@@ -129,7 +148,6 @@ from nnjit.ops.reduce import (
 )
 from nnjit.ops.view import (
     broadcast_to,
-    cut,
     expand_dims,
     flatten,
     flip,
@@ -153,16 +171,19 @@ __all__ = [
     "argmax",
     "argmin",
     "as_node",
+    "average_pool",
     "broadcast_to",
     "cast",
     "ceil",
     "celu",
     "clip",
     "concatenate",
-    "cos",
-    "cut",
+    "conv",
+    "conv_transpose",
+    "depthwise_conv",
     "divide",
     "dot",
+    "dropout",
     "elu",
     "equal",
     "erf",
@@ -177,6 +198,8 @@ __all__ = [
     "full",
     "full_like",
     "gelu",
+    "global_average_pool",
+    "global_max_pool",
     "glu",
     "greater",
     "greater_equal",
@@ -205,6 +228,7 @@ __all__ = [
     "logsumexp",
     "matmul",
     "max",
+    "max_pool",
     "maximum",
     "mean",
     "min",
@@ -219,6 +243,8 @@ __all__ = [
     "pad",
     "power",
     "prod",
+    "random_normal",
+    "random_uniform",
     "reciprocal",
     "relu",
     "relu6",
@@ -227,10 +253,11 @@ __all__ = [
     "rint",
     "round",
     "rsqrt",
+    "scatter",
     "selu",
+    "separable_conv",
     "sigmoid",
     "sigmoid_cross_entropy",
-    "sign",
     "silu",
     "sin",
     "soft_shrink",
@@ -252,6 +279,7 @@ __all__ = [
     "sum",
     "swapaxes",
     "swish",
+    "take",
     "tanh",
     "tanh_shrink",
     "threshold",

@@ -26,6 +26,7 @@ ORDER = ("bool", "uint8", "int32", "uint32", "int64", "uint64", "float32", "floa
 TAKES = {"any": "bool", "number": "int32", "float": "float32"}
 
 Gradient = Callable[..., Any]
+Function = Callable[..., Node]
 
 
 def register(op: Op) -> Op:

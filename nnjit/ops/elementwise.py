@@ -16,6 +16,7 @@ from nnjit.errors import ArgumentError, DTypeError
 from nnjit.graph import Node, Op, constant
 from nnjit.ops.base import (
     OPS,
+    Function,
     as_node,
     by_operands,
     cast_to,
@@ -219,14 +220,14 @@ erf = _math(
     "the error function",
 )  # fmt: skip
 sin = _math("sin", np.sin, lambda dy, y, x: dy * cos(x), "sine of radians")
-cos = _math("cos", np.cos, lambda dy, y, x: -(dy * sin(x)), "cosine of radians")
+cos: Function = _math("cos", np.cos, lambda dy, y, x: -(dy * sin(x)), "cosine of radians")
 floor = _math("floor", np.floor, no_gradient, "the largest whole number not above x")
 rint = _math("round", np.rint, no_gradient, "the nearest whole number, halves to even")
-sign = elementwise(
+sign: Function = elementwise(
     "sign", "({t}(1) if {0} > {t}(0) else ({t}(-1) if {0} < {t}(0) else {0}))", np.sign,
     takes="float", doc="-1, 0 or 1; NaN stays",
 )  # fmt: skip
-_pow = elementwise(
+_pow: Function = elementwise(
     "pow", "pow_{t}({0}, {1})", np.power,
     lambda dy, y, x, p: (
         dy * where(equal(p, 0), 0, p * _pow(x, p - 1)),

@@ -8,7 +8,7 @@ import numpy as np
 
 from nnjit.errors import ShapeError
 from nnjit.graph import Node
-from nnjit.ops.view import Triple, flip, reshape
+from nnjit.ops.view import Triple, cut, flip, reshape
 from nnjit.spec import Dim, Extent, shape_text
 
 
@@ -32,32 +32,21 @@ def index(x: Node, key: Any) -> Node:
             shape.append(1)
             continue
         axis = len(cuts)
-        cut, backwards = _cut(k, x.shape[axis], axis, x)
-        cuts.append(cut)
+        place, backwards = _cut(k, x.shape[axis], axis, x)
+        cuts.append(place)
         flips += [axis] if backwards else []
         if isinstance(k, slice):
             shape.append(None)
-    cuts_x = cut(flip(x, flips) if flips else x, cuts)
-    kept = iter(d for d, k in zip(cuts_x.shape, (k for k in keys if k is not None), strict=True)
-                if isinstance(k, slice))  # fmt: skip
-    return reshape(cuts_x, [next(kept) if d is None else d for d in shape])
+    part = cut(flip(x, flips) if flips else x, cuts)
+    sliced = [isinstance(k, slice) for k in keys if k is not None]
+    kept = iter(d for d, whole in zip(part.shape, sliced, strict=True) if whole)
+    return reshape(part, [next(kept) if d is None else d for d in shape])
 
 
 def _cut(k: int | slice, dim: Dim, axis: int, x: Node) -> tuple[Triple, bool]:
     """(start, stop, step > 0) of one key, and whether the axis is flipped first."""
     if isinstance(dim, Extent):
-        if isinstance(k, int):  # x[:, -1] of a run-time axis is the first of the flipped axis
-            return ((k, k + 1, 1), False) if k >= 0 else ((-k - 1, -k, 1), True)
-        if k == slice(None) or (k.start in (None, 0) and k.stop == dim and k.step in (None, 1)):
-            return (0, dim, 1), False
-        if k == slice(None, None, -1):
-            return (0, dim, 1), True
-        if None in (k.start, k.stop) or min(k.start, k.stop) < 0:
-            raise ShapeError(
-                f"index {k} on axis {axis} of {shape_text(x.shape)}: an axis of run-time extent "
-                "takes one index, or the whole axis"
-            )
-        return (k.start, k.stop, k.step or 1), False
+        return _run_time_cut(k, dim, axis, x)
     if isinstance(k, int):
         if not -dim <= k < dim:
             raise ShapeError(f"index {k} is out of range for axis {axis} of {shape_text(x.shape)}")
@@ -67,3 +56,20 @@ def _cut(k: int | slice, dim: Dim, axis: int, x: Node) -> tuple[Triple, bool]:
         return (start, max(start, stop), step), False
     start, stop, step = dim - 1 - start, dim - 1 - stop, -step
     return (start, max(start, stop), step), True
+
+
+def _run_time_cut(k: int | slice, dim: Extent, axis: int, x: Node) -> tuple[Triple, bool]:
+    """The same for an axis of run-time extent: whole, reversed, one index, or the first few."""
+    if isinstance(k, int):  # the last element is the first of the flipped axis
+        return ((k, k + 1, 1), False) if k >= 0 else ((-k - 1, -k, 1), True)
+    start = 0 if k.start is None and k.step != -1 else k.start
+    if start == 0 and k.stop in (None, dim) and k.step in (None, 1):
+        return (0, dim, 1), False
+    if k == slice(None, None, -1):
+        return (0, dim, 1), True
+    if not isinstance(start, int) or not isinstance(k.stop, int) or not 0 <= start <= k.stop:
+        raise ShapeError(
+            f"index {k} on axis {axis} of {shape_text(x.shape)}: an axis of run-time extent takes "
+            "one index, or the whole axis"
+        )
+    return (start, k.stop, k.step or 1), False

@@ -168,9 +168,10 @@ def _slice_grad(dy: Node, y: Node, x: Node) -> Node:
             widths.append((0, 0, 0))
             dy = _placed(dy, axis, dim, range(starts[axis], y.attrs["stops"][axis], steps[axis]))
         else:
+            n = fixed("slice", "its extent", n)
             span = (n - 1) * steps[axis] + 1 if n else 0
             first = starts[axis] if n else 0
-            widths.append((first, dim - first - span, steps[axis] - 1))
+            widths.append((first, dim - first - span, steps[axis] - 1 if n else 0))
     return pad(dy, widths)
 
 
@@ -180,7 +181,7 @@ def _placed(dy: Node, axis: int, dim: Extent, places: range) -> Node:
     here = OPS["iota"](shape=shape, axis=axis, dtype="int32")
     out = broadcast_to(constant(0, dy.dtype), shape)
     for i, place in enumerate(places):
-        whole = [(0, d, 1) for d in dy.shape]
+        whole: list[Triple] = [(0, d, 1) for d in dy.shape]
         whole[axis] = (i, i + 1, 1)
         out = where(equal(here, place), cut(dy, whole), out)
     return out
