@@ -1,8 +1,9 @@
 """The mathematical functions of kernel text: exp_f4, tanh_f8, maximum_f4 and so on.
 
-Each takes and gives scalars of its dtype. Jitted, a loop over them becomes vector code (formulas and errors in
-`math_f4` and `math_f8`); un-jitted they are NumPy's functions, which differ by the stated ulp at most. Square roots,
-rounding, maximum and minimum are exact in both. Names are `<function>_<dtype code>`.
+Each takes and gives scalars of its dtype. Jitted, a loop over them becomes vector code (formulas
+and errors in `math_f4` and `math_f8`); un-jitted they are NumPy's functions, which differ by the
+stated ulp at most. Square roots, rounding, maximum and minimum are exact in both. Names are
+`<function>_<dtype code>`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nnjit.kernels import math_f4
+from nnjit.kernels import math_any, math_f4, math_f8
 from nnjit.kernels.scalar import Function
 
 
@@ -31,7 +32,7 @@ def stable_softplus(x: np.float64) -> np.float64:
     return np.maximum(x, 0.0) + np.log1p(np.exp(-abs(x)))
 
 
-MEANINGS = {
+MEANINGS: dict[str, Callable[..., Any]] = {
     "exp": wide(np.exp),
     "expm1": wide(np.expm1),
     "log": wide(np.log),
@@ -40,6 +41,7 @@ MEANINGS = {
     "sigmoid": wide(stable_sigmoid),
     "softplus": wide(stable_softplus),
     "erf": wide(math.erf),
+    "pow": wide(np.power),
     "sqrt": np.sqrt,
     "rsqrt": lambda x: x.dtype.type(1) / np.sqrt(x),
     "floor": np.floor,
@@ -47,13 +49,16 @@ MEANINGS = {
     "round": np.rint,
     "maximum": np.maximum,
     "minimum": np.minimum,
+    "overtakes": lambda v, best: (v > best) | (v != v),
 }
 
 
-def define(name: str, formulas: Any, code: str, arity: int = 1) -> Function:
-    return Function(
-        f"{name}_{code}", getattr(formulas, name), MEANINGS[name], (code,) * arity, code
-    )
+def define(
+    name: str, formulas: Any, code: str, arity: int = 1, result: str | None = None
+) -> Function:
+    """The function `name` for one dtype; its result has the same dtype unless given."""
+    formula, meaning = getattr(formulas, name), MEANINGS[name]
+    return Function(f"{name}_{code}", formula, meaning, (code,) * arity, result or code)
 
 
 exp_f4 = define("exp", math_f4, "f4")
@@ -64,10 +69,30 @@ tanh_f4 = define("tanh", math_f4, "f4")
 sigmoid_f4 = define("sigmoid", math_f4, "f4")
 softplus_f4 = define("softplus", math_f4, "f4")
 erf_f4 = define("erf", math_f4, "f4")
-sqrt_f4 = define("sqrt", math_f4, "f4")
-rsqrt_f4 = define("rsqrt", math_f4, "f4")
-floor_f4 = define("floor", math_f4, "f4")
-ceil_f4 = define("ceil", math_f4, "f4")
-round_f4 = define("round", math_f4, "f4")
-maximum_f4 = define("maximum", math_f4, "f4", 2)
-minimum_f4 = define("minimum", math_f4, "f4", 2)
+pow_f4 = define("pow", math_f4, "f4", 2)
+sqrt_f4 = define("sqrt", math_any, "f4")
+rsqrt_f4 = define("rsqrt", math_any, "f4")
+floor_f4 = define("floor", math_any, "f4")
+ceil_f4 = define("ceil", math_any, "f4")
+round_f4 = define("round", math_any, "f4")
+maximum_f4 = define("maximum", math_any, "f4", 2)
+minimum_f4 = define("minimum", math_any, "f4", 2)
+overtakes_f4 = define("overtakes", math_any, "f4", 2, "b")
+
+exp_f8 = define("exp", math_f8, "f8")
+expm1_f8 = define("expm1", math_f8, "f8")
+log_f8 = define("log", math_f8, "f8")
+log1p_f8 = define("log1p", math_f8, "f8")
+tanh_f8 = define("tanh", math_f8, "f8")
+sigmoid_f8 = define("sigmoid", math_f8, "f8")
+softplus_f8 = define("softplus", math_f8, "f8")
+erf_f8 = define("erf", math_f8, "f8")
+pow_f8 = define("pow", math_f8, "f8", 2)
+sqrt_f8 = define("sqrt", math_any, "f8")
+rsqrt_f8 = define("rsqrt", math_any, "f8")
+floor_f8 = define("floor", math_any, "f8")
+ceil_f8 = define("ceil", math_any, "f8")
+round_f8 = define("round", math_any, "f8")
+maximum_f8 = define("maximum", math_any, "f8", 2)
+minimum_f8 = define("minimum", math_any, "f8", 2)
+overtakes_f8 = define("overtakes", math_any, "f8", 2, "b")

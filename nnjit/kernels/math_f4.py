@@ -1,15 +1,18 @@
-"""float32 formulas for kernels: what each computes, with its largest error in units in the last place (ulp).
+"""float32 formulas for kernels: what each computes, with its largest error in units in the last
+place (ulp).
 
-The polynomials are weighted least-squares fits whose coefficients were rounded to float32 one after the other, lowest
-first. Selects instead of branches; NaN, infinities and subnormal numbers are handled.
+The polynomials are weighted least-squares fits whose coefficients were rounded to float32 one after
+the other, lowest first. Selects instead of branches; NaN, infinities and subnormal numbers are
+handled.
 """
 
 from __future__ import annotations
 
+from nnjit.kernels import math_f8
+from nnjit.kernels.math_any import clamp, log_limits, power_limits, scaled, sigmoid_of
 from nnjit.kernels.scalar import (
     Value,
     absolute,
-    call,
     convert,
     from_bits,
     polynomial,
@@ -22,13 +25,7 @@ from nnjit.kernels.scalar import (
 
 LOG2E = 1.4426950408889634
 LN2_HI, LN2_LO = 0.693359375, -2.12194440e-4
-INF, NAN = float("inf"), float("nan")
-
-
-def clamp(x: Value, low: float, high: float) -> Value:
-    """x between two limits; a NaN stays."""
-    x = select(x < low, low, x)
-    return select(x > high, high, x)
+ROOT_HALF = 0x3F3504F3  # the bits of sqrt(1/2)
 
 
 def reduced(x: Value) -> tuple[Value, Value, Value]:
@@ -37,12 +34,6 @@ def reduced(x: Value) -> tuple[Value, Value, Value]:
     r = (x - n * LN2_HI) - n * LN2_LO
     g = polynomial(r, 0.0013935775, 0.008369106, 0.041666456, 0.16666517, 0.5)
     return i, r, (g * r) * r + r
-
-
-def scaled(x: Value, n: Value) -> Value:
-    """x * 2**n in two steps, so that the result may be subnormal or infinite."""
-    half = n >> 1
-    return (x * power_of_two(half)) * power_of_two(n - half)
 
 
 def exp(x: Value) -> Value:
@@ -68,9 +59,8 @@ def tanh(x: Value) -> Value:
 
 
 def sigmoid(x: Value) -> Value:
-    """1 / (1 + e ** -x), from e ** -|x| so that nothing overflows; 3 ulp."""
-    e = exp(-absolute(x))
-    return select(x < 0.0, e, 1.0) / (e + 1.0)
+    """1 / (1 + e ** -x); 3 ulp."""
+    return sigmoid_of(x, exp(-absolute(x)))
 
 
 def log_of(f: Value, k: Value) -> Value:
@@ -85,18 +75,18 @@ def log_of(f: Value, k: Value) -> Value:
     return ((low - 0.5 * z) + f) + n * LN2_HI
 
 
-ROOT_HALF = 0x3F3504F3  # the bits of sqrt(1/2)
+def split(x: Value) -> tuple[Value, Value]:
+    """f and k of x = (1 + f) * 2**k with 1 + f in sqrt(1/2)..sqrt(2), for x > 0."""
+    small = x < 1.17549435e-38
+    i = to_bits(select(small, x * 8388608.0, x)) - ROOT_HALF
+    f = from_bits((i & 0x7FFFFF) + ROOT_HALF) - 1.0
+    k = i >> 23
+    return f, k - select(small, k.like(23), 0)
 
 
 def log(x: Value) -> Value:
     """Natural logarithm: -inf at 0, NaN below; 1 ulp."""
-    small = x < 1.17549435e-38
-    i = to_bits(select(small, x * 8388608.0, x)) - ROOT_HALF
-    k = i >> 23
-    m = from_bits((i & 0x7FFFFF) + ROOT_HALF)
-    y = log_of(m - 1.0, k - select(small, k.like(23), 0))
-    y = select(x > 0.0, y, select(x == 0.0, y.like(-INF), NAN))
-    return select(x == INF, x, y)
+    return log_limits(x, log_of(*split(x)), 0.0)
 
 
 def log1p(x: Value) -> Value:
@@ -105,8 +95,7 @@ def log1p(x: Value) -> Value:
     half = k >> 1
     a, b = power_of_two(-half), power_of_two(half - k)
     y = log_of((x * a) * b + (a * b - 1.0), k)
-    y = select(x > -1.0, y, select(x == -1.0, y.like(-INF), NAN))
-    return select(x == INF, x, y)
+    return log_limits(x, y, -1.0)
 
 
 def softplus(x: Value) -> Value:
@@ -125,8 +114,8 @@ def erf(x: Value) -> Value:
         0.12837917,
     )  # fmt: skip
     far = polynomial(
-        select(t > 4.0, 4.0, t), -2.136336e-05, 0.00043744498, -0.004184956, 0.025154598, -0.108332366,
-        -0.63330126, -1.1295366, 0.0001790192,
+        select(t > 4.0, 4.0, t), -2.136336e-05, 0.00043744498, -0.004184956, 0.025154598,
+        -0.108332366, -0.63330126, -1.1295366, 0.0001790192,
     )  # fmt: skip
     n, _, p = reduced(far)
     scale = power_of_two(n)
@@ -134,36 +123,9 @@ def erf(x: Value) -> Value:
     return select(t < 0.93, near * x + x, with_sign(tail, x))
 
 
-def maximum(x: Value, y: Value) -> Value:
-    """The larger; NaN if either is."""
-    return call("maximum", x, y)
-
-
-def minimum(x: Value, y: Value) -> Value:
-    """The smaller; NaN if either is."""
-    return call("minimum", x, y)
-
-
-def sqrt(x: Value) -> Value:
-    """Square root, exact."""
-    return call("sqrt", x)
-
-
-def rsqrt(x: Value) -> Value:
-    """1 / sqrt(x), each step exact (no estimate)."""
-    return 1.0 / call("sqrt", x)
-
-
-def floor(x: Value) -> Value:
-    """The largest whole number not above x."""
-    return call("floor", x)
-
-
-def ceil(x: Value) -> Value:
-    """The smallest whole number not below x."""
-    return call("ceil", x)
-
-
-def round(x: Value) -> Value:
-    """The nearest whole number, halves to even."""
-    return call("rint", x)
+def pow(x: Value, y: Value) -> Value:
+    """x ** y with the special cases of C, computed in float64; 1 ulp."""
+    size = convert(absolute(x), "f8")
+    p = math_f8.log_of(*math_f8.split(size)) * convert(y, "f8")
+    r = math_f8.exp(clamp(p, -200.0, 200.0))
+    return power_limits(x, y, convert(r, "f4"))

@@ -1,8 +1,10 @@
-"""Scalar formulas as LLVM instructions: a formula such as `x * 2.0 + y` over `Value`s writes the code of a kernel call.
+"""Scalar formulas as LLVM instructions: a formula such as `x * 2.0 + y` over `Value`s writes the
+code of a kernel call.
 
-One formula is plain arithmetic without branches, so LLVM vectorises the loop that it is inlined in, and Numba never
-types its inside (a call costs a millisecond or so to compile). A `Function` joins a formula with its Python
-meaning: called un-jitted it is a function of NumPy scalars, and Numba takes the formula when it meets its name.
+One formula is plain arithmetic without branches, so LLVM vectorises the loop that it is inlined in,
+and Numba never types its inside (a call costs a millisecond or so to compile). A `Function` joins a
+formula with its Python meaning: called un-jitted it is a function of NumPy scalars, and Numba takes
+the formula when it meets its name.
 
 Only `contract` is allowed inside a formula: products and sums may fuse, nothing is reordered. So
 `(x + 1.0) - 1.0` means what it says, whatever the kernel's own flags are.
@@ -25,10 +27,11 @@ INTEGER_OF = {"f4": "i4", "f8": "i8"}
 
 
 class Value:
-    """A number while a formula is traced: the builder, the LLVM value and its dtype code ('b' for a comparison).
+    """A number while a formula is traced: the builder, the LLVM value and its dtype code ('b' for a
+    comparison).
 
-    Integers are signed for `>>` and comparisons unless their code is u4 or u8. Python numbers take the other side's
-    dtype.
+    Integers are signed for `>>` and comparisons unless their code is u4 or u8. Python numbers take
+    the other side's dtype.
     """
 
     __slots__ = ("bd", "code", "v")
@@ -200,7 +203,9 @@ def call(name: str, *args: Value) -> Value:
 
 
 class Unmarked(frozenset):
-    """The fast-math flags of a call that stays exact: Numba adds its own to every float call, here in vain."""
+    """The fast-math flags of a call that stays exact: Numba adds its own to every float call, here
+    in vain.
+    """
 
     def add(self, flag: str) -> None:
         """Leave the call without the flag."""
@@ -209,6 +214,11 @@ class Unmarked(frozenset):
 def fma(x: Value, y: Any, z: Any) -> Value:
     """x * y + z with one rounding."""
     return call("fma", x, x.like(y), x.like(z))
+
+
+def times(x: Value, y: Value) -> Value:
+    """x * y, rounded: a later sum does not take the product in unrounded."""
+    return x.made(x.bd.fmul(x.v, y.v, flags=("nsz",)))
 
 
 def absolute(x: Value) -> Value:
@@ -237,7 +247,9 @@ def polynomial(x: Value, *coefficients: float) -> Value:
 
 
 def rounded(x: Value) -> tuple[Value, Value]:
-    """x to the nearest integer, as (float, integer), for |x| < 2**21 (f4) or 2**50 (f8); of a NaN the integer is junk."""
+    """x to the nearest integer, as (float, integer), for |x| < 2**21 (f4) or 2**50 (f8); of a NaN
+    the integer is junk.
+    """
     magic = 1.5 * 2.0 ** FORMATS[x.code][1]
     t = x + magic
     return t - magic, to_bits(t) - to_bits(t.like(magic))
@@ -249,8 +261,8 @@ Formula = Callable[..., Value]
 class Function:
     """A function of kernel text: its Python meaning when called, its formula when Numba meets it.
 
-    args and result are dtype codes. Un-jitted it is silent (no floating-point warnings) and returns a scalar of its
-    dtype. Numba converts the arguments to `args`.
+    args and result are dtype codes. Un-jitted it is silent (no floating-point warnings) and returns
+    a scalar of its dtype. Numba converts the arguments to `args`.
     """
 
     def __init__(
@@ -263,7 +275,7 @@ class Function:
     ) -> None:
         self.__name__, self.__doc__ = name, formula.__doc__
         self.formula, self.meaning, self.args, self.result = formula, meaning, args, result
-        self.as_result = np.dtype(target.DTYPES[result][0]).type
+        self.as_result = bool if result == "b" else np.dtype(target.DTYPES[result][0]).type
         self.as_args = tuple(np.dtype(target.DTYPES[code][0]).type for code in args)
 
     def __repr__(self) -> str:
@@ -276,12 +288,15 @@ class Function:
 
     @functools.cached_property
     def _numba_type_(self) -> Any:
-        """What Numba asks of a global it does not know; the first time, typing and code are registered."""
+        """What Numba asks of a global it does not know; the first time, typing and code are
+        registered.
+        """
         from numba import types
         from numba.core.typing.templates import ConcreteTemplate, signature
         from numba.extending import lower_builtin
 
         numba_type = {code: getattr(types, name) for code, (name, _) in target.DTYPES.items()}
+        numba_type["b"] = types.boolean
         takes = [numba_type[code] for code in self.args]
 
         @lower_builtin(self, *takes)
