@@ -7,8 +7,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from nnjit.saving import load_model
-
 from nnjit import config as settings
 from nnjit.errors import ConfigError, nearest
 from nnjit.layers import Dense, Input
@@ -16,6 +14,7 @@ from nnjit.models import Model, Sequential
 from nnjit.runconfig import tables
 from nnjit.runconfig.folder import RunFolder, is_run
 from nnjit.runconfig.schema import Config
+from nnjit.saving import load_model
 
 
 def build_model(config: Config, sample_shape: tuple[int, ...]) -> Model:
@@ -86,10 +85,12 @@ def compile_model(model: Model, config: Config) -> None:
     model.compile(
         optimizer=_object("optimizer", train.optimizer),
         loss=_object("loss", train.loss),
-        metrics=list(train.metrics),
+        metrics=[_object("metric", m) for m in train.metrics],
         device=config.device,
     )
 
 
 def _object(kind: str, given: str | dict[str, Any]) -> Any:
-    return given if isinstance(given, str) else tables.make(kind, given, "name")
+    if isinstance(given, str) or len(given) == 1:
+        return given if isinstance(given, str) else given["name"]
+    return tables.make(kind, given, "name")

@@ -121,16 +121,16 @@ class EarlyStopping(Section):
 class Train(Section):
     """[train]: how long, with what, and what is kept.
 
-    optimizer, loss: a name, or {name = …, arguments}. checkpoint_every: "epoch", or "200 steps"
-    (and each epoch's end). keep: how many checkpoints stay. monitor: decides which epoch is the
-    best; val_loss, or loss where nothing is held for validation.
+    optimizer, loss, each of metrics: a name, or {name = …, arguments}. checkpoint_every: "epoch",
+    or "200 steps" (and each epoch's end). keep: how many checkpoints stay. monitor: decides which
+    epoch is the best; val_loss, or loss where nothing is held for validation.
     """
 
     epochs: Positive = 10
     batch_size: Positive = 32
     optimizer: Named = "adam"
     loss: Named = "sparse_categorical_crossentropy"
-    metrics: list[str] = ["accuracy"]
+    metrics: list[Named] = ["accuracy"]
     shuffle: bool = True
     early_stopping: EarlyStopping | None = None
     callbacks: list[dict[str, Any]] = []

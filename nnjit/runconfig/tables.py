@@ -44,12 +44,15 @@ def registry(kind: str) -> dict[str, Any]:
         return {name: getattr(import_module(where), name) for name, where in CALLBACKS.items()}
     for module in FILLED_BY:
         import_module(f"nnjit.{module}")
-    return REGISTRIES[kind].items
+    items = REGISTRIES[kind].items
+    if kind == "metric":  # "accuracy": which one it is depends on the model's output
+        return items | dict.fromkeys(import_module("nnjit.metrics").CHOICES)
+    return items
 
 
 def class_names(items: dict[str, Any]) -> list[str]:
     """The names that a configuration shows: of classes in capitals, of functions as they are."""
-    return sorted({item.__name__ for item in items.values()})
+    return sorted({item.__name__ for item in items.values() if item is not None})
 
 
 def arguments(table: dict[str, Any], key: str) -> dict[str, Any]:
@@ -125,12 +128,7 @@ def check(values: dict[str, Any]) -> Found:
             yield from _named(kind, ("train", kind), train[kind])
     metrics = train.get("metrics")
     for i, metric in enumerate(metrics if isinstance(metrics, list) else []):
-        if isinstance(metric, str) and metric not in registry("metric"):
-            yield (
-                ("train", "metrics", i),
-                f"unknown metric{nearest(metric, registry('metric'))}",
-                shown(metric),
-            )
+        yield from _named("metric", ("train", "metrics", i), metric)
     callbacks = train.get("callbacks")
     for i, table in enumerate(callbacks if isinstance(callbacks, list) else []):
         if isinstance(table, dict):
