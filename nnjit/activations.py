@@ -24,12 +24,17 @@ def exponential(x: Node) -> Node:
     return ops.exp(x)
 
 
-for _name in (
-    "relu relu6 leaky_relu elu selu gelu silu sigmoid hard_sigmoid tanh softmax log_softmax softplus softsign mish"
-).split():
-    REGISTRY.items[_name] = getattr(ops, _name)
-REGISTRY.items["swish"] = ops.silu
-REGISTRY.items["hard_silu"] = REGISTRY.items["hard_swish"] = ops.hard_silu
+REGISTRY.items |= {
+    "celu": ops.celu, "elu": ops.elu, "gelu": ops.gelu, "glu": ops.glu,
+    "hard_shrink": ops.hard_shrink, "hard_sigmoid": ops.hard_sigmoid, "hard_silu": ops.hard_silu,
+    "hard_swish": ops.hard_silu, "hard_tanh": ops.hard_tanh, "leaky_relu": ops.leaky_relu,
+    "log_sigmoid": ops.log_sigmoid, "log_softmax": ops.log_softmax, "mish": ops.mish,
+    "relu": ops.relu, "relu6": ops.relu6, "selu": ops.selu, "sigmoid": ops.sigmoid,
+    "silu": ops.silu, "soft_shrink": ops.soft_shrink, "softmax": ops.softmax,
+    "softplus": ops.softplus, "softsign": ops.softsign, "sparse_plus": ops.sparse_plus,
+    "squareplus": ops.squareplus, "swish": ops.silu, "tanh": ops.tanh,
+    "tanh_shrink": ops.tanh_shrink,
+}  # fmt: skip
 
 
 def get(given: Any) -> Callable[[Node], Node]:

@@ -1,4 +1,4 @@
-"""Constraints: applied to a weight right after the optimizer's update; Keras' names and defaults."""
+"""Constraints on weights, applied right after the optimizer's update; Keras' names and defaults."""
 
 from __future__ import annotations
 

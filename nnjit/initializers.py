@@ -1,7 +1,8 @@
 """Initial values of weights, with Keras' names, defaults and fan rule.
 
-The numbers come from NumPy's Philox generator keyed by (seed, name of the weight): they depend on nothing else, so
-adding a layer changes no other layer's values. An initializer with a seed of its own ignores both.
+The numbers come from NumPy's Philox generator keyed by (seed, name of the weight): they depend on
+nothing else, so adding a layer changes no other layer's values. An initializer with a seed of its
+own ignores both.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def fans(shape: Sequence[int]) -> tuple[float, float]:
 
 
 class Initializer(Configurable):
-    """Base class: override `values(shape, rng)` giving an array; it is cast to the weight's dtype."""
+    """Base class: override `values(shape, rng)`; the array is cast to the weight's dtype."""
 
     kind = "initializer"
     seed: int | None = None
@@ -54,7 +55,9 @@ class Initializer(Configurable):
         dtype: str = "float32",
         rng: np.random.Generator | None = None,
     ) -> np.ndarray:
-        """An array of this shape and dtype. rng: where the numbers come from if there is no own seed."""
+        """An array of this shape and dtype. rng: where the numbers come from if there is no own
+        seed.
+        """
         if self.seed is not None or rng is None:
             rng = generator(self.seed or 0, "")
         shape = tuple(shape)
@@ -136,8 +139,9 @@ class TruncatedNormal(Initializer):
 
 @REGISTRY.named()
 class VarianceScaling(Initializer):
-    """Variance scale / fan. mode: fan_in, fan_out, fan_avg. distribution: truncated_normal, untruncated_normal,
-    uniform ('normal' means truncated_normal)."""
+    """Variance scale / fan. mode: fan_in, fan_out, fan_avg. distribution: truncated_normal,
+    untruncated_normal, uniform ('normal' means truncated_normal).
+    """
 
     MODES = ("fan_in", "fan_out", "fan_avg")
     DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform", "normal")
@@ -224,7 +228,9 @@ class LecunNormal(_Scaled):
 
 @REGISTRY.named()
 class Orthogonal(Initializer):
-    """Orthogonal rows or columns of the weight seen as a (…, out) matrix, times gain (Saxe et al., 2014)."""
+    """Orthogonal rows or columns of the weight seen as a (…, out) matrix, times gain (Saxe et al.,
+    2014).
+    """
 
     def __init__(self, gain: float = 1.0, seed: int | None = None):
         self.gain, self.seed = gain, seed

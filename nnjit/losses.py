@@ -1,8 +1,9 @@
 """Losses with Keras' names, defaults and reduction.
 
-A function takes (y_true, y_pred) and gives one value per sample (the last axis is used up). A class adds weights and
-the reduction to a scalar. Probabilities that come from a softmax or sigmoid are traded for its logits, which is both
-exact and cheaper; other probabilities are kept EPSILON away from 0 and 1.
+A function takes (y_true, y_pred) and gives one value per sample (the last axis is used up). A class
+adds weights and the reduction to a scalar. Probabilities that come from a softmax or sigmoid are
+traded for its logits, which is both exact and cheaper; other probabilities are kept EPSILON away
+from 0 and 1.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def _over_last(values: Node, reduce: Callable = ops.mean) -> Node:
 
 
 def logits_of(y_pred: Node, function: str) -> Node | None:
-    """What `function` ("softmax" over the last axis, "sigmoid") was applied to, if y_pred is its result."""
+    """What `function` ("softmax" over the last axis, "sigmoid") was applied to, if y_pred is its
+    result.
+    """
     if y_pred.op.name != function or not y_pred.inputs:
         return None
     if function == "softmax" and y_pred.attrs.get("axis") not in (-1, y_pred.rank - 1):
@@ -83,7 +86,9 @@ def _log_probability(y_pred: Node) -> Node:
 
 # -------------------------------------------------------------------------------------- functions
 def sparse_categorical_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False) -> Node:
-    """-log of the predicted probability of class y_true (a whole number, shape (batch,) or (batch, 1))."""
+    """-log of the predicted probability of class y_true (a whole number, shape (batch,) or (batch,
+    1)).
+    """
     y_pred = ops.as_node(y_pred)
     labels = class_labels("sparse_categorical_crossentropy", y_true, y_pred)
     logits = y_pred if from_logits else logits_of(y_pred, "softmax")
@@ -143,8 +148,8 @@ def mean_absolute_percentage_error(y_true: Any, y_pred: Any) -> Node:
 def mean_squared_logarithmic_error(y_true: Any, y_pred: Any) -> Node:
     """mean((log(1 + y_true) - log(1 + y_pred)) ** 2); values below 0 count as 0."""
     y_true, y_pred = paired("mean_squared_logarithmic_error", y_true, y_pred)
-    log = lambda v: ops.log(ops.maximum(v, EPSILON) + 1)
-    return _over_last(ops.square(log(y_true) - log(y_pred)))
+    a, b = (ops.log(ops.maximum(v, EPSILON) + 1) for v in (y_true, y_pred))
+    return _over_last(ops.square(a - b))
 
 
 def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Node:
@@ -206,8 +211,11 @@ def categorical_hinge(y_true: Any, y_pred: Any) -> Node:
 def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Node:
     """-cos of the angle between the vectors along axis: -1 is equal direction."""
     y_true, y_pred = paired("cosine_similarity", y_true, y_pred)
-    unit = lambda v: v * ops.rsqrt(ops.maximum(ops.sum(v * v, axis=axis, keepdims=True), 1e-12))
-    return -ops.sum(unit(y_true) * unit(y_pred), axis=axis)
+    a, b = (
+        v * ops.rsqrt(ops.maximum(ops.sum(v * v, axis=axis, keepdims=True), 1e-12))
+        for v in (y_true, y_pred)
+    )
+    return -ops.sum(a * b, axis=axis)
 
 
 # ---------------------------------------------------------------------------------------- classes
@@ -228,8 +236,8 @@ def weigh(values: Node, sample_weight: Any) -> Node:
 class Loss(Configurable):
     """Base class: override `call(y_true, y_pred)` giving a value per sample.
 
-    reduction: 'sum_over_batch_size' (or 'mean'): sum of loss * weight over the number of values, as in Keras;
-    'sum': the sum.
+    reduction: 'sum_over_batch_size' (or 'mean'): sum of loss * weight over the number of values, as
+    in Keras; 'sum': the sum.
     """
 
     kind = "loss"

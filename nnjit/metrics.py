@@ -1,7 +1,7 @@
 """Metrics: numbers gathered over an epoch in state variables that the step itself updates.
 
-`update` says in the graph how the state changes, `result` reads the state with NumPy. State is float64, so counts
-stay exact up to 2**53 samples.
+`update` says in the graph how the state changes, `result` reads the state with NumPy. State is
+float64, so counts stay exact up to 2**53 samples.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Metric(Configurable):
         raise NotImplementedError(f"{type(self).__name__} does not define value")
 
     def result(self, arrays: Mapping[str, np.ndarray] | None = None) -> float:
-        """The metric now; arrays: values by variable name to read in place of the variables' own."""
+        """The metric now; arrays: values by variable name in place of the variables' own."""
         return float(self.value(*(
             arrays[v.name] if arrays is not None else v.numpy() for v in self.variables
         )))  # fmt: skip
@@ -83,7 +83,9 @@ class Mean(Metric):
         self.total, self.count = self.add_variable("total"), self.add_variable("count")
 
     def update(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        """values: any shape. sample_weight: of as many axes or fewer; values are averaged over the others."""
+        """values: any shape. sample_weight: of as many axes or fewer; values are averaged over the
+        others.
+        """
         values = ops.as_node(values)
         count = extent_node(values.spec.size, "float64")
         if sample_weight is not None:
@@ -294,8 +296,8 @@ CHOICES["acc"], CHOICES["ce"] = CHOICES["accuracy"], CHOICES["crossentropy"]
 def get(given: Any, y_true: Spec | None = None, y_pred: Spec | None = None) -> Metric | None:
     """The Metric that a name, a configuration, a class, an object or a function stands for.
 
-    'accuracy' ('acc') and 'crossentropy' ('ce') need the specs: binary for one output, sparse where the labels have
-    one axis less (or a last axis of 1), else categorical.
+    'accuracy' ('acc') and 'crossentropy' ('ce') need the specs: binary for one output, sparse where
+    the labels have one axis less (or a last axis of 1), else categorical.
     """
     if isinstance(given, str) and given in CHOICES:
         if y_true is None or y_pred is None:

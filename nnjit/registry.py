@@ -1,7 +1,8 @@
 """Names and configurations of layers, losses, optimizers and their like.
 
-A Configurable remembers the arguments that it was made with, so `get_config` and `from_config` need no code per class,
-and a misspelt keyword is answered with the nearest one. A Registry finds one by name, configuration or class.
+A Configurable remembers the arguments that it was made with, so `get_config` and `from_config` need
+no code per class, and a misspelt keyword is answered with the nearest one. A Registry finds one by
+name, configuration or class.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ REGISTRIES: dict[str, Registry] = {}
 
 
 def snake_case(name: str) -> str:
-    """'MaxPooling2D' -> 'max_pooling2d', 'LeakyReLU' -> 'leaky_re_lu': the rule Keras names layers by."""
+    """'MaxPooling2D' -> 'max_pooling2d', 'LeakyReLU' -> 'leaky_re_lu': the rule Keras names layers
+    by.
+    """
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def keywords(cls: type) -> set[str]:
-    """The keyword arguments that cls takes; those of its bases too where its __init__ passes **kwargs on."""
+    """The keyword arguments that cls takes; those of its bases too where its __init__ passes
+    **kwargs on.
+    """
     names: set[str] = set()
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
@@ -78,12 +83,14 @@ class Configurable:
 
 
 def serialize(item: Configurable) -> dict[str, Any]:
-    """{"class_name", "kind", "config"}: what `Registry.get` and `from_config` make the object from."""
+    """{"class_name", "kind", "config"}: what `Registry.get` and `from_config` make it from."""
     return {"class_name": type(item).__name__, "kind": item.kind, "config": item.get_config()}
 
 
 def to_config(value: Any, where: str = "configuration") -> Any:
-    """value with objects replaced by their configurations, arrays by lists and registered functions by names."""
+    """value with objects replaced by their configurations, arrays by lists and registered functions
+    by names.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic | np.ndarray):
@@ -133,7 +140,9 @@ class Registry:
         return lambda item: self.add(item, *aliases)
 
     def get(self, given: Any) -> Any:
-        """The object that a name, a configuration, a class or an object stands for. None stays None."""
+        """The object that a name, a configuration, a class or an object stands for. None stays
+        None.
+        """
         if given is None:
             return None
         if isinstance(given, str):
@@ -157,8 +166,10 @@ class Registry:
 
 
 def register(item: Any) -> Any:
-    """Decorator: make a layer, loss, metric, optimizer … class, or a function, known by its name, so that models that
-    use it can be saved, loaded and asked for by name. Functions become activations, losses and metrics."""
+    """Decorator: make a layer, loss, metric, optimizer … class, or a function, known by its name,
+    so that models that use it can be saved, loaded and asked for by name. Functions become
+    activations, losses and metrics.
+    """
     if isinstance(item, type) and issubclass(item, Configurable) and item.kind in REGISTRIES:
         return REGISTRIES[item.kind].add(item)
     if isinstance(item, type) or not callable(item):

@@ -1,6 +1,7 @@
 """Learning rates that change with the step; Keras' names, defaults and formulas.
 
-A schedule is a function of the number of steps done so far (a float64 scalar Node), so it is part of the compiled step.
+A schedule is a function of the number of steps done so far (a float64 scalar Node), so it is part
+of the compiled step.
 """
 
 from __future__ import annotations
@@ -147,8 +148,8 @@ def _cosine(share: Node, alpha: float) -> Node:
 class CosineDecay(LearningRateSchedule):
     """Half a cosine from initial_learning_rate down to alpha times it within decay_steps.
 
-    warmup_target, warmup_steps: first a straight line from initial_learning_rate to warmup_target, from which the
-    cosine then falls.
+    warmup_target, warmup_steps: first a straight line from initial_learning_rate to warmup_target,
+    from which the cosine then falls.
     """
 
     def __init__(
@@ -179,7 +180,9 @@ class CosineDecay(LearningRateSchedule):
 
 @REGISTRY.named()
 class CosineDecayRestarts(LearningRateSchedule):
-    """Cosines one after another: each t_mul times as long and m_mul times as high as the one before."""
+    """Cosines one after another: each t_mul times as long and m_mul times as high as the one
+    before.
+    """
 
     def __init__(
         self,
@@ -191,7 +194,8 @@ class CosineDecayRestarts(LearningRateSchedule):
         name: str = "SGDRDecay",
     ):
         self._positive(first_decay_steps=first_decay_steps, t_mul=t_mul, m_mul=m_mul)
-        self.initial_learning_rate, self.first_decay_steps = initial_learning_rate, first_decay_steps
+        self.initial_learning_rate = initial_learning_rate
+        self.first_decay_steps = first_decay_steps
         self.t_mul, self.m_mul, self.alpha = t_mul, m_mul, alpha
 
     def __call__(self, step):
@@ -205,5 +209,5 @@ class CosineDecayRestarts(LearningRateSchedule):
             length = ops.exp(cycle * math.log(self.t_mul))
             share = (done - (1 - length) / (1 - self.t_mul)) / length
         height = ops.exp(cycle * math.log(self.m_mul))
-        return self.initial_learning_rate * ((1 - self.alpha) * 0.5 * height
-                                             * (1 + ops.cos(math.pi * share)) + self.alpha)  # fmt: skip
+        cosine = 0.5 * height * (1 + ops.cos(math.pi * share))
+        return self.initial_learning_rate * ((1 - self.alpha) * cosine + self.alpha)

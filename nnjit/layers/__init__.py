@@ -27,8 +27,8 @@ GlobalAvgPool2D, GlobalMaxPool2D = GlobalAveragePooling2D, GlobalMaxPooling2D
 
 __all__ = [
     "ELU", "Activation", "AveragePooling2D", "AvgPool2D", "BatchNormalization", "Conv2D", "Dense",
-    "DepthwiseConv2D", "Dropout", "Embedding", "Flatten", "GlobalAveragePooling2D", "GlobalAvgPool2D",
-    "GlobalMaxPool2D", "GlobalMaxPooling2D", "Input", "Layer", "LeakyReLU", "MaxPool2D", "MaxPooling2D",
-    "PReLU", "Permute", "ReLU", "RepeatVector", "Rescaling", "Reshape", "Softmax", "Variable", "get",
-    "name_layers", "trace",
+    "DepthwiseConv2D", "Dropout", "Embedding", "Flatten", "GlobalAveragePooling2D",
+    "GlobalAvgPool2D", "GlobalMaxPool2D", "GlobalMaxPooling2D", "Input", "Layer", "LeakyReLU",
+    "MaxPool2D", "MaxPooling2D", "PReLU", "Permute", "ReLU", "RepeatVector", "Rescaling",
+    "Reshape", "Softmax", "Variable", "get", "name_layers", "trace",
 ]  # fmt: skip

@@ -70,7 +70,7 @@ class ELU(Layer):
 
 @REGISTRY.named()
 class PReLU(Layer):
-    """x, or alpha * x below 0. Weights: alpha, the input's shape without batch, 1 on shared_axes."""
+    """x, or alpha * x below 0. Weights: alpha, of the input's shape but batch, 1 on shared_axes."""
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """Layer: what all layers share: arguments, names, weights, building, calling.
 
-A layer called on symbolic values outside of any scope (functional style) gives call Nodes; within a scope, so inside of
-`trace` or of another layer's `call`, it makes its Nodes right there. Nothing is computed here.
+A layer called on symbolic values outside of any scope (functional style) gives call Nodes; within a
+scope, so inside of `trace` or of another layer's `call`, it makes its Nodes right there. Nothing is
+computed here.
 """
 
 from __future__ import annotations
@@ -26,13 +27,16 @@ __all__ = ["Input", "Layer", "Variable", "called_layers", "get", "name_layers", 
 
 REGISTRY = Registry("layer")
 get = REGISTRY.get
+
+
 def in_scope() -> bool:
     """Whether Nodes are being built for a step, and not for a functional model."""
     return graph._scope.get(None) is not None
 
 
 def name_layers(layers: Iterable[Layer]) -> None:
-    """Give every layer without a final name one that no other has: dense, dense_1, dense_2, … in this order.
+    """Give every layer without a final name one that no other has: dense, dense_1, dense_2, … in
+    this order.
 
     Names given by the user stay; two layers with the same one are an error.
     """
@@ -58,8 +62,9 @@ def name_layers(layers: Iterable[Layer]) -> None:
 class Layer(Configurable):
     """Base class. Override `build(input_shape)` (make weights with `add_weight`) and `call(x)`.
 
-    `call` gets `training` (bool) if its signature has it. Layers kept as attributes, also in lists and dicts, are
-    part of this one. input_shape: the shape of the first layer's input, without the batch axis.
+    `call` gets `training` (bool) if its signature has it. Layers kept as attributes, also in lists
+    and dicts, are part of this one. input_shape: the shape of the first layer's input, without the
+    batch axis.
     """
 
     kind = "layer"
@@ -99,9 +104,7 @@ class Layer(Configurable):
 
     # ---------------------------------------------------------------------------------- structure
     def __setattr__(self, key: str, value: Any) -> None:
-        if not key.startswith("_"):
-            self._track(value)
-        elif isinstance(value, Layer) and key != "_parent":
+        if not key.startswith("_") or (isinstance(value, Layer) and key != "_parent"):
             self._track(value)
         object.__setattr__(self, key, value)
 
@@ -149,7 +152,9 @@ class Layer(Configurable):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        """Freeze or thaw this layer and those inside. A compiled model must be compiled anew, as in Keras."""
+        """Freeze or thaw this layer and those inside. A compiled model must be compiled anew, as in
+        Keras.
+        """
         self._trainable = bool(value)
         for layer in self._sublayers:
             layer.trainable = value
@@ -165,7 +170,9 @@ class Layer(Configurable):
         regularizer: Any = None,
         constraint: Any = None,
     ) -> Variable:
-        """A new weight; glorot_uniform if no initializer is given. Assign it to an attribute in `build`."""
+        """A new weight; glorot_uniform if no initializer is given. Assign it to an attribute in
+        `build`.
+        """
         taken = {v.key for v in self._variables}
         base = name or "variable"
         tries = itertools.chain([base], (f"{base}_{i}" for i in itertools.count(1)))
@@ -228,7 +235,9 @@ class Layer(Configurable):
 
     # ------------------------------------------------------------------------- building, calling
     def build(self, input_shape: Any) -> None:
-        """Make the weights for inputs of this shape (None: known at run time; a list of shapes for several inputs)."""
+        """Make the weights for inputs of this shape (None: known at run time; a list of shapes for
+        several inputs).
+        """
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's results as Nodes."""
@@ -275,14 +284,17 @@ class Layer(Configurable):
             if self.activity_regularizer is not None:
                 scope.losses.extend(self.activity_regularizer(n) for n in leaves(result))
         for v in self._variables:
-            if v.trainable and v.penalty is not None:
-                # a layer that is called twice is penalised once
-                if not any(p is v.penalty for p in scope.losses):
-                    scope.losses.append(v.penalty)
+            # a layer that is called twice is penalised once
+            if not v.trainable or v.penalty is None:
+                continue
+            if not any(p is v.penalty for p in scope.losses):
+                scope.losses.append(v.penalty)
         return result
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Shape of the results for inputs of this shape, batch axis included, None where open. Builds the layer."""
+        """Shape of the results for inputs of this shape, batch axis included, None where open.
+        Builds the layer.
+        """
         is_shape = isinstance(input_shape, tuple) and not any(
             isinstance(d, tuple | list) for d in input_shape
         )

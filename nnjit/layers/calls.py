@@ -1,5 +1,5 @@
-"""Calls of layers on symbolic values: the Nodes of a functional model, and `trace`, which puts the layers' real Nodes
-in their place for training or inference.
+"""Calls of layers on symbolic values: the Nodes of a functional model, and `trace`, which puts the
+layers' real Nodes in their place for training or inference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One use of a layer: its arguments (Nodes in any nesting of lists, tuples and dicts) and its results' specs."""
+    """One use of a layer: its arguments (Nodes in any nesting of lists, tuples and dicts) and its
+    results' specs.
+    """
 
     layer: Layer
     args: tuple
@@ -45,8 +47,15 @@ def leaves(tree: Any) -> list[Node]:
     return found
 
 
+def swap(tree: Any, new: Mapping[Node, Node]) -> Any:
+    """The tree with its Nodes replaced."""
+    return tree_map(lambda v: new[v] if isinstance(v, Node) else v, tree)
+
+
 def call_nodes(layer: Layer, args: tuple, kwargs: dict[str, Any], result: Any) -> Any:
-    """`result`, which the layer gave for these arguments, with each Node replaced by a call Node of its spec."""
+    """`result`, which the layer gave for these arguments, with each Node replaced by a call Node of
+    its spec.
+    """
     call = Call(layer, args, kwargs, tuple(n.spec for n in leaves(result)))
     op = Op(
         f"call:{layer.name}",
@@ -57,9 +66,9 @@ def call_nodes(layer: Layer, args: tuple, kwargs: dict[str, Any], result: Any) -
     inputs = tuple(leaves((args, kwargs)))
     index = iter(range(len(call.specs)))
     return tree_map(
-        lambda v: op(*inputs, layer=layer, call=call, index=next(index))
-        if isinstance(v, Node)
-        else v,
+        lambda v: (
+            op(*inputs, layer=layer, call=call, index=next(index)) if isinstance(v, Node) else v
+        ),
         result,
     )
 
@@ -88,9 +97,11 @@ def called_layers(outputs: Sequence[Node], stop: Sequence[Node] = ()) -> list[La
 
 
 def trace(outputs: Sequence[Node], feeds: Mapping[Node, Node], scope: Scope) -> list[Node]:
-    """outputs with each Node of feeds replaced, and each call by what its layer makes in this scope.
+    """outputs with each Node of feeds replaced, and each call by what its layer makes in this
+    scope.
 
-    Symbols of a replaced Node's shape become the new Node's dims. A shared layer is traced once per call.
+    Symbols of a replaced Node's shape become the new Node's dims. A shared layer is traced once per
+    call.
     """
     new: dict[Node, Node] = dict(feeds)
     dims = _symbol_values(feeds)
@@ -102,8 +113,7 @@ def trace(outputs: Sequence[Node], feeds: Mapping[Node, Node], scope: Scope) -> 
             if n.op.kind == "call":
                 call = n.attrs["call"]
                 if call not in results:
-                    swap = lambda v: new[v] if isinstance(v, Node) else v
-                    args, kwargs = tree_map(swap, call.args), tree_map(swap, call.kwargs)
+                    args, kwargs = swap((call.args, call.kwargs), new)
                     results[call] = leaves(call.layer(*args, **kwargs))
                 if len(results[call]) != len(call.specs):
                     raise GraphError(

@@ -1,4 +1,4 @@
-"""2-D convolutions on (batch, height, width, channels); Keras' names, defaults and weight shapes."""
+"""2-D convolutions of (batch, height, width, channels); Keras' names, defaults, weight shapes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ class _Conv(Layer):
 class Conv2D(_Conv):
     """Convolution. Weights: kernel (kh, kw, channels / groups, filters), bias (filters,).
 
-    padding: 'valid', 'same' (Keras' rule: the odd row is at the bottom), or ((top, bottom), (left, right)).
+    padding: 'valid', 'same' (Keras' rule: the odd row is at the bottom), or ((top, bottom), (left,
+    right)).
     """
 
     def __init__(
@@ -139,8 +140,10 @@ class Conv2D(_Conv):
 
 @REGISTRY.named("depthwise_convolution2d")
 class DepthwiseConv2D(_Conv):
-    """Each channel convolved with filters of its own. Weights: kernel (kh, kw, channels, depth_multiplier), bias
-    (channels * depth_multiplier,); output channel c * depth_multiplier + m."""
+    """Each channel convolved with filters of its own. Weights: kernel (kh, kw, channels,
+    depth_multiplier), bias (channels * depth_multiplier,); output channel c * depth_multiplier +
+    m.
+    """
 
     def __init__(
         self,

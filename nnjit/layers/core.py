@@ -1,4 +1,4 @@
-"""Dense, Embedding, and layers that reshape, activate or drop; Keras' names, defaults and weight order."""
+"""Dense, Embedding, and layers that reshape, activate or drop; Keras' names and defaults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from nnjit import activations, ops
 from nnjit.errors import ArgumentError, ShapeError
-from nnjit.graph import Node
+from nnjit.graph import Node, current_scope
 from nnjit.layers.base import REGISTRY, Layer
 from nnjit.spec import Dim, shape_text
 
@@ -42,7 +42,7 @@ def known(layer: Layer, shape: Sequence[int | None], axis: int = -1) -> int:
 
 @REGISTRY.named()
 class Dense(Layer):
-    """activation(x @ kernel + bias) over the last axis. Weights: kernel (in, units), bias (units,)."""
+    """activation(x @ kernel + bias), last axis. Weights: kernel (in, units), bias (units,)."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class Reshape(Layer):
         self.target_shape = tuple(int(d) for d in target_shape)
         if self.target_shape.count(-1) > 1 or any(d < -1 for d in self.target_shape):
             raise ArgumentError(
-                f"{self.name}: target_shape={target_shape!r}: expected whole numbers, at most one -1"
+                f"{self.name}: target_shape={target_shape!r}: expected numbers, at most one -1"
             )
 
     def call(self, x):
@@ -209,9 +209,7 @@ class RepeatVector(Layer):
         if x.rank != 2:
             raise ShapeError(f"{self.path}: expected rank 2, got {shape_text(x.shape)}")
         batch, features = x.shape
-        return ops.broadcast_to(
-            ops.reshape(x, (batch, 1, features)), (batch, self.n, features)
-        )
+        return ops.broadcast_to(ops.reshape(x, (batch, 1, features)), (batch, self.n, features))
 
 
 @REGISTRY.named()
@@ -230,7 +228,8 @@ class Rescaling(Layer):
 class Dropout(Layer):
     """In training, a share `rate` of the values becomes 0 and the rest grows by 1 / (1 - rate).
 
-    noise_shape: shape of the mask where it is to be shared, None for the input's extent: (None, 1, 8).
+    noise_shape: shape of the mask where it is to be shared, None (as in
+    (None, 1, 8)) for the input's extent.
     """
 
     def __init__(
@@ -249,14 +248,13 @@ class Dropout(Layer):
     def call(self, x, training=False):
         if not training or self.rate == 0:
             return x
-        shape = x.shape
-        if self.noise_shape is not None:
-            if len(self.noise_shape) != x.rank:
-                raise ShapeError(
-                    f"{self.path}: noise_shape {self.noise_shape} for an input of "
-                    f"{shape_text(shape)}: ranks differ"
-                )
-            shape = tuple(
-                d if n is None else n for n, d in zip(self.noise_shape, shape, strict=True)
+        if self.noise_shape is not None and len(self.noise_shape) != x.rank:
+            raise ShapeError(
+                f"{self.path}: noise_shape {self.noise_shape} for an input of "
+                f"{shape_text(x.shape)}: ranks differ"
             )
-        return ops.dropout(x, self.rate, shape=shape, seed=self.seed)
+        number = current_scope().stream()
+        if self.seed is not None:
+            # an own range of streams for each seed; the number keeps layers of one seed apart
+            number += (self.seed * 2654435761 % 2**15 + 1) * 2**16
+        return ops.dropout(x, self.rate, self.noise_shape, stream=number)

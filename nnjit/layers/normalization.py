@@ -6,6 +6,7 @@ from typing import Any
 
 from nnjit import ops
 from nnjit.errors import ArgumentError, ShapeError
+from nnjit.graph import Node
 from nnjit.layers.base import REGISTRY, Layer
 from nnjit.layers.core import known
 from nnjit.spec import shape_text
@@ -15,9 +16,9 @@ from nnjit.spec import shape_text
 class BatchNormalization(Layer):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, over all axes but `axis`.
 
-    Training uses the batch's mean and (biased) variance and moves the kept ones towards them by 1 - momentum;
-    inference, and a layer with trainable=False, uses the kept ones. Weights: gamma, beta, moving_mean,
-    moving_variance, each (channels,).
+    Training uses the batch's mean and (biased) variance and moves the kept ones towards them by 1 -
+    momentum; inference, and a layer with trainable=False, uses the kept ones. Weights: gamma, beta,
+    moving_mean, moving_variance, each (channels,).
     """
 
     def __init__(
@@ -73,7 +74,11 @@ class BatchNormalization(Layer):
                 f"{self.path}: expected axis {self.axis} of {channels}, got {shape_text(x.shape)}"
             )
         x = ops.cast(x, self.dtype)
-        along = lambda v: ops.reshape(v, [channels] + [1] * (x.rank - 1 - axis))
+
+        def along(v: Any) -> Node:
+            """v laid along `axis`."""
+            return ops.reshape(v, (channels, *(1,) * (x.rank - 1 - axis)))
+
         if training and self.trainable:
             axes = tuple(a for a in range(x.rank) if a != axis)
             mean = ops.mean(x, axis=axes)

@@ -1,6 +1,8 @@
-"""Variable: a named array that lives from step to step: a weight, a running statistic, an optimizer slot, a counter.
+"""Variable: a named array that lives from step to step: a weight, a running statistic, an optimizer
+slot, a counter.
 
-In a graph it is one leaf Node. The array is made when it is first needed; a Store may move it to its own memory.
+In a graph it is one leaf Node. The array is made when it is first needed; a Store may move it to
+its own memory.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ class Owner(Protocol):
 
 
 class Variable:
-    """name: the part after the owner's path. parameter: an optimizer may change it (else the leaf is `state`).
+    """name: the part after the owner's path. parameter: an optimizer may change it (else the leaf
+    is `state`).
 
-    like: the parameter that this slot belongs to and has the layout of. regularizer and constraint: Node -> Node.
-    The full name is '<owner.path>/<name>'; it is final once the model has named its layers.
+    like: the parameter that this slot belongs to and has the layout of. regularizer and constraint:
+    Node -> Node. The full name is '<owner.path>/<name>'; it is final once the model has named its
+    layers.
     """
 
     __array_ufunc__ = None  # ndarray * Variable goes to Variable.__rmul__
@@ -50,7 +54,9 @@ class Variable:
         self.regularizer, self.constraint = regularizer, constraint
         self.initializer = initializers.get(initializer)
         if self.initializer is None:
-            raise ArgumentError(f"variable {self.name!r}: initializer=None; expected one, or a name")
+            raise ArgumentError(
+                f"variable {self.name!r}: initializer=None; expected one, or a name"
+            )
         if any(not isinstance(d, int | np.integer) for d in shape):
             raise ShapeError(f"variable {self.name!r}: shape {tuple(shape)} must be whole numbers")
         self.spec = Spec(tuple(int(d) for d in shape), dtype)
@@ -147,7 +153,9 @@ class Variable:
         return np.array(self._array, dtype=dtype)
 
     def assign(self, value: Any) -> None:
-        """Set the value, in place. Shapes must be equal; floats may be narrowed, but not made whole numbers."""
+        """Set the value, in place. Shapes must be equal; floats may be narrowed, but not made whole
+        numbers.
+        """
         array = np.asarray(value)
         if array.shape != self.shape:
             raise ShapeError(
@@ -170,10 +178,16 @@ def _forward(name: str) -> Callable[..., Node]:
     return method
 
 
-_OPERATORS = "add sub mul truediv floordiv mod pow matmul".split()
+_OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
 for _name in [
     *(f"__{o}__" for o in _OPERATORS),
     *(f"__r{o}__" for o in _OPERATORS),
-    *"__neg__ __abs__ __lt__ __le__ __gt__ __ge__ __getitem__".split(),
+    "__neg__",
+    "__abs__",
+    "__lt__",
+    "__le__",
+    "__gt__",
+    "__ge__",
+    "__getitem__",
 ]:
     setattr(Variable, _name, _forward(_name))

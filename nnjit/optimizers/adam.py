@@ -19,8 +19,8 @@ def bias_corrections(t: Node, *betas: float) -> list[Node]:
 class Adam(Optimizer):
     """Moving means of g and g * g, corrected for their start at 0 (Kingma and Ba, 2015).
 
-    w - rate * sqrt(1 - b2 ** t) / (1 - b1 ** t) * m / (sqrt(v) + epsilon): epsilon stands where Keras has it, before
-    the correction of v. amsgrad: the largest v so far.
+    w - rate * sqrt(1 - b2 ** t) / (1 - b1 ** t) * m / (sqrt(v) + epsilon): epsilon stands where
+    Keras has it, before the correction of v. amsgrad: the largest v so far.
     """
 
     def __init__(
@@ -119,8 +119,7 @@ class Nadam(Optimizer):
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
 
     def scalars(self, rate, t, state):
-        strength = lambda at: self.beta_1 * (1 - 0.5 * ops.power(0.96, at))
-        u, u_next = strength(t), strength(t + 1)
+        u, u_next = (self.beta_1 * (1 - 0.5 * ops.power(0.96, at)) for at in (t, t + 1))
         product = state["u_product"] * u
         (two,) = bias_corrections(t, self.beta_2)
         return {

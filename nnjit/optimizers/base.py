@@ -1,8 +1,9 @@
 """Optimizers with Keras' names, defaults and formulas.
 
-An optimizer is two pure functions. `scalars` gives what is the same for all parameters (the learning rate, bias
-corrections), computed once per step in float64. `step` gives the new value of one parameter and its slots. Every
-parameter gets the same expression over the same scalars, so that the compiler can make one launch of all updates.
+An optimizer is two pure functions. `scalars` gives what is the same for all parameters (the
+learning rate, bias corrections), computed once per step in float64. `step` gives the new value of
+one parameter and its slots. Every parameter gets the same expression over the same scalars, so that
+the compiler can make one launch of all updates.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ class Optimizer(Configurable):
     """Base class: set SLOTS (names to initial values), override `scalars` and `step`.
 
     learning_rate: a number (kept as state, so it may be changed between steps) or a schedule.
-    weight_decay: each step first takes learning_rate * weight_decay of every parameter away from it.
-    clipnorm: the norm of each gradient at most this. clipvalue: each element. global_clipnorm: the norm of all
-    gradients together. At most one of the three.
-    gradient_accumulation_steps: n steps gather gradients, the n-th changes the parameters with their mean.
+    weight_decay: each step first takes learning_rate * weight_decay of every parameter away from
+    it. clipnorm: the norm of each gradient at most this. clipvalue: each element. global_clipnorm:
+    the norm of all gradients together. At most one of the three. gradient_accumulation_steps: n
+    steps gather gradients, the n-th changes the parameters with their mean.
     """
 
     kind = "optimizer"
@@ -130,7 +131,7 @@ class Optimizer(Configurable):
     def exclude_from_weight_decay(
         self, var_list: Sequence[Variable] = (), var_names: Sequence[str] = ()
     ) -> None:
-        """No weight decay for these variables, and for those whose name holds one of these texts."""
+        """No weight decay for these variables, and those whose name holds one of these texts."""
         self._excluded |= set(var_list)
         self._excluded_names += tuple(var_names)
 
@@ -140,7 +141,9 @@ class Optimizer(Configurable):
         return self.SLOTS
 
     def slots(self, variables: Sequence[Variable]) -> list[Variable]:
-        """All state for training these parameters: scalars, then slot by slot in the parameters' order."""
+        """All state for training these parameters: scalars, then slot by slot in the parameters'
+        order.
+        """
         names = dict(self.slot_values())
         if self.accumulation is not None:
             names["gradient"] = 0.0
@@ -159,7 +162,9 @@ class Optimizer(Configurable):
 
     # -------------------------------------------------------------------------------------- step
     def scalars(self, rate: Node, t: Node, state: Nodes) -> tuple[dict[str, Node], Nodes]:
-        """(scalars that `step` gets, new values of STATE). rate, t (1 in the first step), state: float64."""
+        """(scalars that `step` gets, new values of STATE). rate, t (1 in the first step), state:
+        float64.
+        """
         return {"rate": rate}, {}
 
     def step(self, w: Node, g: Node, s: Nodes, k: Nodes) -> tuple[Node, Nodes]:
@@ -179,7 +184,10 @@ class Optimizer(Configurable):
             wide = {**wide, "decay": rate * self.weight_decay}
         narrow = {d: {k: ops.cast(x, d) for k, x in wide.items()}
                   for d in dict.fromkeys(v.dtype for v in variables)}  # fmt: skip
-        keep = lambda new, old: new if now is None else ops.where(now, new, old)
+
+        def keep(new: Node, old: Node) -> Node:
+            return new if now is None else ops.where(now, new, old)
+
         for v, g in zip(variables, self._clipped(gradients), strict=True):
             k = narrow[v.dtype]
             w = v.node - v.node * k["decay"] if self._decays(v) else v.node
@@ -197,8 +205,10 @@ class Optimizer(Configurable):
             v in self._excluded or any(n in v.name for n in self._excluded_names)
         )
 
-    def _gathered(self, variables: Sequence[Variable], gradients: list[Node]) -> tuple[list[Node], Node | None]:
-        """(gradients, None), or with accumulation (their mean so far, whether this step uses it)."""
+    def _gathered(
+        self, variables: Sequence[Variable], gradients: list[Node]
+    ) -> tuple[list[Node], Node | None]:
+        """(gradients, None); accumulating: (their mean so far, whether this step uses it)."""
         n = self.accumulation
         if n is None:
             return gradients, None
@@ -212,16 +222,14 @@ class Optimizer(Configurable):
         return means, now
 
     def _clipped(self, gradients: list[Node]) -> list[Node]:
-        squares = lambda g: ops.sum(g * g)
         if self.clipvalue is not None:
             return [ops.clip(g, -self.clipvalue, self.clipvalue) for g in gradients]
         if self.clipnorm is not None:
             c = self.clipnorm
-            return [g * (c / ops.maximum(ops.sqrt(squares(g)), c)) for g in gradients]
+            return [g * (c / ops.maximum(_norm([g]), c)) for g in gradients]
         if self.global_clipnorm is not None and gradients:
             c = self.global_clipnorm
-            total = reduce(lambda a, b: a + b, [squares(g) for g in gradients])
-            scale = c / ops.maximum(ops.sqrt(total), c)
+            scale = c / ops.maximum(_norm(gradients), c)
             return [g * ops.cast(scale, g.dtype) for g in gradients]
         return gradients
 
@@ -229,3 +237,8 @@ class Optimizer(Configurable):
         """The arguments, with the current learning rate."""
         rate = to_config(self.schedule) if self.schedule else self.learning_rate
         return {**super().get_config(), "learning_rate": rate, "name": self.name}
+
+
+def _norm(values: Sequence[Node]) -> Node:
+    """The Euclidean norm of all elements of all values."""
+    return ops.sqrt(reduce(lambda a, b: a + b, [ops.sum(x * x) for x in values]))

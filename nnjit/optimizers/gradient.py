@@ -11,7 +11,9 @@ from nnjit.optimizers.base import REGISTRY, Optimizer
 
 @REGISTRY.named()
 class SGD(Optimizer):
-    """w - rate * g; with momentum: m = momentum * m - rate * g, w + m (nesterov: w + momentum * m - rate * g)."""
+    """w - rate * g; with momentum: m = momentum * m - rate * g, w + m (nesterov: w + momentum * m -
+    rate * g).
+    """
 
     def __init__(
         self,
@@ -38,7 +40,9 @@ class SGD(Optimizer):
 
 @REGISTRY.named("rmsprop")
 class RMSprop(Optimizer):
-    """w - rate * g / sqrt(v + epsilon), v the moving mean of g * g; centered: less the square of that of g."""
+    """w - rate * g / sqrt(v + epsilon), v the moving mean of g * g; centered: less the square of
+    that of g.
+    """
 
     def __init__(
         self,
