@@ -28,7 +28,7 @@ LINES = (
         "activations", "initializers", "regularizers", "constraints", "layers", "losses", "metrics",
         "optimizers", "schedules",
     ),
-    ("step", "models", "saving", "functional", "summary"),
+    ("step", "session", "verbs", "models", "saving", "functional", "summary"),
     ("training", "data"),
     ("profiling", "runconfig"),
     ("cli",),

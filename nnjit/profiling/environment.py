@@ -32,19 +32,17 @@ def versions() -> dict[str, Any]:
 
 def facts() -> dict[str, Any]:
     """What `nnjit doctor` reports before it tests anything."""
-    import llvmlite.binding as llvm
+    from nnjit.runtime import cache, objects
 
-    from nnjit.kernels import target
-    from nnjit.runtime import objects
-
-    features = llvm.get_host_cpu_features()
+    machine = cache.environment()
+    features = machine["features"].split(",")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     unsupported = objects.unsupported()
     return {
         **versions(),
-        "cpu": llvm.get_host_cpu_name(),
-        "features": [f for f in FEATURES if features.get(f)],
-        "vector_bits": target.vector_bits(),
+        "cpu": machine["cpu"],
+        "features": [f for f in FEATURES if f"+{f}" in features],
+        "vector_bits": int(machine["vector_bits"]),
         "cores": cores,
         "threads": config.threads(),
         "device": config.device(),

@@ -49,7 +49,7 @@ def _call_builder(builder: str, arguments: dict[str, Any]) -> Model:
 
 def load_base(base: str) -> Model:
     """The model of a run folder or of a model file."""
-    return load_model(RunFolder(Path(base)).model if is_run(base) else base)
+    return load_model(RunFolder(Path(base)).model if is_run(base) else base, compile=False)
 
 
 def with_head(model: Model, outputs: int, sample_shape: tuple[int, ...]) -> Model:

@@ -174,6 +174,10 @@ def open_run(path: str, best: bool = False, device: str | None = None) -> Opened
     file = folder.best if best else folder.model
     if not file.is_file():
         raise ConfigError(f"{file}: no such file: the run has not ended (train --resume ends it)")
-    model = load_model(file)
+    if config.model.builder:  # its layers may be the user's own: only the builder knows them
+        model = build_model(config, folder.preparation().sample_shape)
+        model.load_weights(file)
+    else:
+        model = load_model(file, compile=False)
     compile_model(model, config)
     return Opened(config, folder, model)
