@@ -73,7 +73,7 @@ def logits_of(y_pred: Node, function: str) -> Node | None:
     return y_pred.inputs[0]
 
 
-def _smooth(name: str, y_true: Node, smoothing: float, target: float) -> Node:
+def _smooth(name: str, y_true: Node, smoothing: float, target: Any) -> Node:
     if not 0 <= smoothing <= 1:
         raise ArgumentError(f"{name}: label_smoothing={smoothing!r}: expected 0 to 1")
     return y_true * (1 - smoothing) + smoothing * target if smoothing else y_true

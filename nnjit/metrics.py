@@ -48,7 +48,7 @@ class Metric(Configurable):
         """Put this batch's share into the scope's updates."""
         raise NotImplementedError(f"{type(self).__name__} does not define update")
 
-    def value(self, *state: np.ndarray) -> float:
+    def value(self, *state: Any) -> Any:
         """The metric from the values of its variables."""
         raise NotImplementedError(f"{type(self).__name__} does not define value")
 
@@ -74,19 +74,22 @@ def divide(a: np.ndarray, b: np.ndarray) -> Any:
     return np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=b != 0)
 
 
-@REGISTRY.named()
-class Mean(Metric):
-    """The (weighted) mean of all values given."""
+class MeanMetric(Metric):
+    """The (weighted) mean of a value per sample: override `values(y_true, y_pred)`."""
 
     def __init__(self, name: str | None = None):
         super().__init__(name)
         self.total, self.count = self.add_variable("total"), self.add_variable("count")
 
-    def update(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        """values: any shape. sample_weight: of as many axes or fewer; values are averaged over the
-        others.
-        """
-        values = ops.as_node(values)
+    def values(self, y_true: Node, y_pred: Node) -> Node:
+        """What the mean is of."""
+        raise NotImplementedError(f"{type(self).__name__} does not define values(y_true, y_pred)")
+
+    def update(self, y_true, y_pred, sample_weight=None):
+        self.gather(self.values(ops.as_node(y_true), ops.as_node(y_pred)), sample_weight)
+
+    def gather(self, values: Node, sample_weight: Any = None) -> None:
+        """Add values; where weights have fewer axes, the mean over the others is weighted."""
         count = extent_node(values.spec.size, "float64")
         if sample_weight is not None:
             weight = ops.cast(ops.as_node(sample_weight), values.dtype)
@@ -98,20 +101,29 @@ class Mean(Metric):
         self.add(self.total, ops.sum(values) if values.rank else values)
         self.add(self.count, count)
 
-    def value(self, total, count):
+    def value(self, *state):
+        total, count = state
         return divide(total, count)
 
 
-class FunctionMetric(Mean):
+@REGISTRY.named()
+class Mean(MeanMetric):
+    """The (weighted) mean of all values given."""
+
+    def update(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        """values of any shape. sample_weight: of as many axes, or of the first ones."""
+        self.gather(ops.as_node(values), sample_weight)
+
+
+class FunctionMetric(MeanMetric):
     """The mean of a function (y_true, y_pred) -> values."""
 
-    def __init__(self, function: Callable[..., Node], name: str | None = None, **settings: Any):
+    def __init__(self, function: Callable[..., Node], name: str | None = None):
         super().__init__(name or getattr(function, "__name__", "metric"))
-        self.function, self.settings = function, settings
+        self.function = function
 
-    def update(self, y_true, y_pred, sample_weight=None):
-        values = self.function(ops.as_node(y_true), ops.as_node(y_pred), **self.settings)
-        super().update(values, sample_weight)
+    def values(self, y_true, y_pred):
+        return ops.as_node(self.function(y_true, y_pred))
 
 
 # -------------------------------------------------------------------------------------- functions
@@ -152,13 +164,13 @@ def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Node:
 
 
 # ---------------------------------------------------------------------------------------- classes
-class _Plain(Mean):
+class _Plain(MeanMetric):
     """The mean of a function without settings."""
 
     FUNCTION: ClassVar[Callable[..., Node]]
 
-    def update(self, y_true, y_pred, sample_weight=None):
-        super().update(type(self).FUNCTION(y_true, y_pred), sample_weight)
+    def values(self, y_true, y_pred):
+        return type(self).FUNCTION(y_true, y_pred)
 
 
 def _plain(name: str, function: Callable[..., Node], *aliases: str) -> type[_Plain]:
@@ -187,7 +199,7 @@ CategoricalHinge = _plain("CategoricalHinge", losses.categorical_hinge)
 
 
 @REGISTRY.named()
-class BinaryAccuracy(Mean):
+class BinaryAccuracy(MeanMetric):
     """See binary_accuracy."""
 
     def __init__(self, name: str | None = None, threshold: float = 0.5):
@@ -196,67 +208,66 @@ class BinaryAccuracy(Mean):
             raise ArgumentError(f"BinaryAccuracy: threshold={threshold!r}: expected within 0 and 1")
         self.threshold = threshold
 
-    def update(self, y_true, y_pred, sample_weight=None):
-        super().update(binary_accuracy(y_true, y_pred, self.threshold), sample_weight)
+    def values(self, y_true, y_pred):
+        return binary_accuracy(y_true, y_pred, self.threshold)
 
 
 @REGISTRY.named()
-class SparseTopKCategoricalAccuracy(Mean):
+class SparseTopKCategoricalAccuracy(MeanMetric):
     """See sparse_top_k_categorical_accuracy."""
 
     def __init__(self, k: int = 5, name: str | None = None):
         super().__init__(name)
         self.k = k
 
-    def update(self, y_true, y_pred, sample_weight=None):
-        super().update(sparse_top_k_categorical_accuracy(y_true, y_pred, self.k), sample_weight)
+    def values(self, y_true, y_pred):
+        return sparse_top_k_categorical_accuracy(y_true, y_pred, self.k)
 
 
 @REGISTRY.named()
 class TopKCategoricalAccuracy(SparseTopKCategoricalAccuracy):
     """See top_k_categorical_accuracy."""
 
-    def update(self, y_true, y_pred, sample_weight=None):
-        super().update(ops.argmax(ops.as_node(y_true), axis=-1), y_pred, sample_weight)
+    def values(self, y_true, y_pred):
+        return top_k_categorical_accuracy(y_true, y_pred, self.k)
 
 
 @REGISTRY.named("rmse")
-class RootMeanSquaredError(Mean):
+class RootMeanSquaredError(MeanMetric):
     """The root of the mean squared error over all samples."""
 
-    def update(self, y_true, y_pred, sample_weight=None):
-        super().update(losses.mean_squared_error(y_true, y_pred), sample_weight)
+    def values(self, y_true, y_pred):
+        return losses.mean_squared_error(y_true, y_pred)
 
-    def value(self, total, count):
-        return np.sqrt(divide(total, count))
+    def value(self, *state):
+        return np.sqrt(super().value(*state))
 
 
 @REGISTRY.named()
-class CosineSimilarity(Mean):
+class CosineSimilarity(MeanMetric):
     """cos of the angle between label and prediction: 1 is equal direction."""
 
     def __init__(self, name: str | None = None, axis: int = -1):
         super().__init__(name)
         self.axis = axis
 
-    def update(self, y_true, y_pred, sample_weight=None):
-        super().update(-losses.cosine_similarity(y_true, y_pred, self.axis), sample_weight)
+    def values(self, y_true, y_pred):
+        return -losses.cosine_similarity(y_true, y_pred, self.axis)
 
 
 @REGISTRY.named()
-class SparseCategoricalCrossentropy(Mean):
+class SparseCategoricalCrossentropy(MeanMetric):
     """The loss of that name, as a metric."""
 
     def __init__(self, name: str | None = None, from_logits: bool = False):
         super().__init__(name)
         self.from_logits = from_logits
 
-    def update(self, y_true, y_pred, sample_weight=None):
-        values = losses.sparse_categorical_crossentropy(y_true, y_pred, self.from_logits)
-        super().update(values, sample_weight)
+    def values(self, y_true, y_pred):
+        return losses.sparse_categorical_crossentropy(y_true, y_pred, self.from_logits)
 
 
-class _Crossentropy(Mean):
+class _Crossentropy(MeanMetric):
     """The settings of the other two."""
 
     FUNCTION: ClassVar[Callable[..., Node]]
@@ -267,9 +278,8 @@ class _Crossentropy(Mean):
         super().__init__(name)
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
 
-    def update(self, y_true, y_pred, sample_weight=None):
-        values = type(self).FUNCTION(y_true, y_pred, self.from_logits, self.label_smoothing)
-        super().update(values, sample_weight)
+    def values(self, y_true, y_pred):
+        return type(self).FUNCTION(y_true, y_pred, self.from_logits, self.label_smoothing)
 
 
 @REGISTRY.named()
@@ -286,7 +296,7 @@ class BinaryCrossentropy(_Crossentropy):
     FUNCTION = staticmethod(losses.binary_crossentropy)
 
 
-CHOICES = {
+CHOICES: dict[str, tuple[Callable[..., Metric], ...]] = {
     "accuracy": (BinaryAccuracy, SparseCategoricalAccuracy, CategoricalAccuracy),
     "crossentropy": (BinaryCrossentropy, SparseCategoricalCrossentropy, CategoricalCrossentropy),
 }

@@ -36,7 +36,7 @@ def keywords(cls: type) -> set[str]:
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
             continue
-        given = list(inspect.signature(base.__init__).parameters.values())[1:]
+        given = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
         names |= {p.name for p in given if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         if not any(p.kind == p.VAR_KEYWORD for p in given):
             break

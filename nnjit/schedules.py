@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from nnjit import ops
 from nnjit.errors import ArgumentError
@@ -131,7 +132,7 @@ class PolynomialDecay(LearningRateSchedule):
         self.end_learning_rate, self.power, self.cycle = end_learning_rate, power, cycle
 
     def __call__(self, step):
-        steps = float(self.decay_steps)
+        steps: Any = float(self.decay_steps)
         if self.cycle:
             steps = steps * ops.maximum(ops.ceil(step / steps), 1.0)
         else:

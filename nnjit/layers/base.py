@@ -70,6 +70,17 @@ class Layer(Configurable):
     kind = "layer"
     is_model = False  # a model at the top adds nothing to the path of its layers
 
+    name: str
+    dtype: str
+    built: bool
+    activity_regularizer: Any
+    declared_shape: tuple[int | None, ...] | None
+    _variables: list[Variable]
+    _sublayers: list[Layer]
+    _parent: Layer | None
+    _named: str
+    _trainable: bool
+
     def __new__(cls, *args: Any, **kwargs: Any):
         self = super().__new__(cls, *args, **kwargs)
         fields: dict[str, Any] = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nnjit import activations, ops
 from nnjit.errors import ArgumentError, ShapeError, nearest
+from nnjit.graph import Node
 from nnjit.layers.base import REGISTRY, Layer
 from nnjit.layers.core import channels_last, known, last_axis, positive
 from nnjit.spec import shape_text
@@ -43,6 +44,11 @@ def check_padding(layer: Layer, padding: Any, explicit: bool = True) -> Any:
 
 class _Conv(Layer):
     """What Conv2D and DepthwiseConv2D share: settings, bias, activation."""
+
+    activation: Callable[[Node], Node]
+    use_bias: bool
+    _kernel: tuple  # initializer, regularizer, constraint
+    _bias: tuple
 
     def _settings(self, kernel_size, strides, padding, data_format, dilation_rate) -> None:
         self.kernel_size = pair(self, "kernel_size", kernel_size)

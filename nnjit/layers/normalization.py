@@ -87,7 +87,7 @@ class BatchNormalization(Layer):
             self._move(self.moving_mean, mean)
             self._move(self.moving_variance, variance)
         else:
-            mean, variance = self.moving_mean, self.moving_variance
+            mean, variance = self.moving_mean.node, self.moving_variance.node
             centered = x - along(mean)
         scale = ops.rsqrt(variance + self.epsilon)
         if self.gamma is not None:

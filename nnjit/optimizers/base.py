@@ -94,7 +94,8 @@ class Optimizer(Configurable):
         return Variable(name, (), dtype, initial, trainable=False, owner=self)
 
     def _rate(self, rate: Any) -> None:
-        self.schedule, self._learning_rate = None, None
+        self.schedule: schedules.LearningRateSchedule | None = None
+        self._learning_rate: Variable | None = None
         if isinstance(rate, dict | schedules.LearningRateSchedule):
             self.schedule = schedules.get(rate)
         elif isinstance(rate, int | float) and not isinstance(rate, bool):
@@ -113,8 +114,9 @@ class Optimizer(Configurable):
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
-        if self._learning_rate is None:
+        if self.schedule is not None:
             return self.schedule.value(self._done(int(self.iterations.numpy())))
+        assert self._learning_rate is not None
         return float(self._learning_rate.numpy())
 
     @learning_rate.setter
@@ -177,7 +179,7 @@ class Optimizer(Configurable):
         done = self._done(self.iterations.node)
         gradients, now = self._gathered(variables, list(gradients))
         step = ops.cast(done, "float64")
-        rate = self.schedule(step) if self.schedule else self._learning_rate.node
+        rate = self.schedule(step) if self.schedule else ops.as_node(self._learning_rate)
         state = {k: v.node for k, v in self._scalars.items()}
         wide, new_state = self.scalars(ops.as_node(rate), step + 1, state)
         if self.weight_decay:
