@@ -123,6 +123,16 @@ def erf(x: Value) -> Value:
     return select(t < 0.93, near * x + x, with_sign(tail, x))
 
 
+def sin_near(x: Value, z: Value) -> Value:
+    """sin(x) for |x| <= pi / 4, z = x * x."""
+    return polynomial(z, -0.00019508562, 0.00833211, -0.16666654) * (z * x) + x
+
+
+def cos_near(z: Value) -> Value:
+    """cos(x) for z = x * x, |x| <= pi / 4."""
+    return polynomial(z, 2.4430881e-05, -0.0013887302, 0.041666646) * (z * z) + (1.0 - 0.5 * z)
+
+
 def pow(x: Value, y: Value) -> Value:
     """x ** y with the special cases of C, computed in float64; 1 ulp."""
     size = convert(absolute(x), "f8")
