@@ -6,6 +6,7 @@ element is one chain of fused multiply-adds over k, whatever the chunk. A transp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nnjit.kernels import target
@@ -16,13 +17,18 @@ from nnjit.kernels.packing import pack, pack_transposed, packed_size
 from nnjit.kernels.recipe import PLAIN, Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
 
+SMALL_B, GROUP = (
+    256 * 1024,
+    4,
+)  # bytes of b that stay in L2, and tiles of rows that then go over all panels together
+DEPTH = 4096  # bytes of a reduction after which its sums go through memory; from four times as much
 UNROLL = 16  # reductions up to this length are unrolled completely
 PACK_ROWS, PACK_BYTES = (
     512,
     2048,
 )  # rows of y from which packing b pays, and the least size of a row of b
 
-NAMES = ("lo", "hi", "tid", "a", "b", "bias", "mask", "residual", "y", "R", "i", "j", "o", "q", "r", "t",
+NAMES = ("lo", "hi", "tid", "a", "b", "bias", "mask", "residual", "y", "i", "k0", "j", "o", "q", "r", "t",
          "first", "last", "done")  # fmt: skip  # variables of these kernels
 
 
@@ -126,17 +132,15 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
     """The kernel of a product: rows lo..hi of y."""
     tiles = Tiles(p.dtype)
     ep = p.epilogue
-    steps = f"1 if {p.K} > 0 else 0" if isinstance(p.K, str) else None
-    body = [] if steps is None else [f"R = {steps}"]
     if p.batch is None:
-        body += row_blocks(p, tiles, "lo", "hi", "", "", "")
+        body = row_groups(p, tiles)
     else:
         m = text(p.M)
         a = "t * " + text(product(p.M, p.K)) if p.batch_a else ""
         depth = product(p.K, padded(p.N, target.lanes(p.dtype))) if p.packed else product(p.K, p.N)
         b = "t * " + text(depth) if p.batch_b else ""
-        inner = row_blocks(p, tiles, "first", "last", a, b, f"t * {m}")
-        body += ["done = lo", "while done < hi:", f"    t = done // {m}", f"    first = done - t * {m}",
+        inner = row_blocks(p, tiles, Rows("first", "last", a, b, f"t * {m}"))
+        body = ["done = lo", "while done < hi:", f"    t = done // {m}", f"    first = done - t * {m}",
                  f"    last = min(hi - t * {m}, {p.M})", *indent(inner), f"    done = t * {m} + last"]  # fmt: skip
     shapes = f"a ({layout(p.K, p.M, transpose_a)}), b ({layout(p.N, p.K, transpose_b)}) -> y ({p.M}, {p.N})"
     formula = describe(ep, f"a{'.T' * transpose_a} @ b{'.T' * transpose_b}")
@@ -152,6 +156,16 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
     )  # fmt: skip
 
 
+def row_groups(p: Product, tiles: Tiles) -> list[str]:
+    """All panels for a few rows at a time where b stays in L2 anyway; else all rows of the chunk for each panel."""
+    whole = p.K * p.N if isinstance(p.K, int) and isinstance(p.N, int) else 0
+    if p.row_a == 1 or not 0 < whole * target.itemsize(p.dtype) <= SMALL_B or len(p.panels()) < 2:
+        return row_blocks(p, tiles, Rows("lo", "hi"))
+    group = GROUP * p.rows
+    return [f"for first in range(lo, hi, {group}):", f"    last = min(hi, first + {group})",
+            *indent(row_blocks(p, tiles, Rows("first", "last")))]  # fmt: skip
+
+
 def layout(first: Dim, second: Dim, transposed: bool) -> str:
     """A matrix as it is stored: (second, first) unless it is transposed."""
     return f"{first}, {second}" if transposed else f"{second}, {first}"
@@ -165,68 +179,110 @@ def describe(ep: Epilogue, formula: str) -> str:
     return f"tail({formula})" if ep.tail else formula
 
 
-def row_blocks(
-    p: Product, tiles: Tiles, first: str, last: str, a: str, b: str, row: str
-) -> list[str]:
-    """Rows first..last of one matrix, panel after panel; a, b, row: where the matrix starts in a, b and (in rows) y."""
-    lines = []
-    reads_y = p.epilogue.operand != ""
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the reduction: k from `start`, `count` long; loop: the line that repeats it, if any."""
+
+    start: Dim
+    count: Dim
+    init: str
+    final: str
+    loop: str = ""
+    last: bool = True
+
+
+def phases(p: Product) -> list[Phase]:
+    """The reduction whole, or cut where a panel of b would not stay in L2; y holds the sums in between."""
+    ep, most = p.epilogue, DEPTH // target.itemsize(p.dtype)
+    init, final = ep.tile_options()["init"], ep.final
+    if isinstance(p.K, int):
+        if p.K <= 4 * most:
+            return [Phase(0, p.K, init, final)]
+        last = (p.K - 1) // most * most
+        return [Phase(0, most, init, "store", last=False),
+                Phase("k0", most, "load", "store", f"for k0 in range({most}, {last}, {most}):", last=False),
+                Phase(last, p.K - last, "load", final)]  # fmt: skip
+    if p.K.isidentifier() or final != "store" or ep.tail:
+        return [Phase(0, p.K, init, final)]
+    return [Phase(0, f"min({p.K}, {most})", init, "store"),
+            Phase("k0", f"min({p.K} - k0, {most})", "load", "store", f"for k0 in range({most}, {p.K}, {most}):")]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows first..last of one matrix; a, b, row: where the matrix starts in a, b and (in rows) y."""
+
+    first: str
+    last: str
+    a: str = ""
+    b: str = ""
+    row: str = ""
+
+
+def row_blocks(p: Product, tiles: Tiles, at: Rows) -> list[str]:
+    """These rows of one matrix, panel after panel."""
+    lines, parts = [], phases(p)
     for panel in p.panels():
-
-        def block(rows: int, i: str, panel: Panel = panel) -> list[str]:
-            return tile_call(p, tiles, panel, rows, i, a, b, row)
-
         lines.append(panel.loop())
-        body = [
-            f"for i in range({first}, {last} - {p.rows - 1}, {p.rows}):",
-            *indent(block(p.rows, "i")),
-        ]
-        if p.rows == 1:
-            body[0] = f"for i in range({first}, {last}):"
-        elif reads_y:
-            body += fewer_rows(p, block, last, first)
-        else:
-            body += [f"if ({last} - {first}) % {p.rows} != 0:",
-                     f"    if {last} - {first} >= {p.rows}:", f"        i = {last} - {p.rows}",
-                     *indent(block(p.rows, "i"), 2),
-                     "    else:", f"        for i in range({first}, {last}):", *indent(block(1, "i"), 3)]  # fmt: skip
-        lines += indent(body)
+        for phase in parts:
+
+            def block(
+                rows: int, i: str = "i", panel: Panel = panel, phase: Phase = phase
+            ) -> list[str]:
+                return tile_call(p, tiles, panel, phase, rows, i, at)
+
+            # where y is read, no row may be done twice
+            again = len(parts) == 1 and not p.epilogue.operand
+            body = blocks_of_rows(p.rows, at, block, again)
+            lines += indent([phase.loop, *indent(body)] if phase.loop else body)
     return lines
 
 
-def fewer_rows(p: Product, block, last: str, first: str) -> list[str]:
-    """Leftover rows where y may share memory with an operand of the final: no row is done twice."""
-    lines, half = [f"i = {last} - ({last} - {first}) % {p.rows}"], p.rows // 2
-    if half > 1:
-        lines += [f"if {last} - i >= {half}:", *indent(block(half, "i")), f"    i += {half}"]
-    return [*lines, f"for i in range(i, {last}):", *indent(block(1, "i"))]
+def blocks_of_rows(
+    rows: int, at: Rows, block: Callable[[int], list[str]], again: bool
+) -> list[str]:
+    """Full tiles, then what is left: one more tile that overlaps its neighbour if `again`, or fewer rows at a time."""
+    first, last = at.first, at.last
+    if rows == 1:
+        return [f"for i in range({first}, {last}):", *indent(block(1))]
+    lines = [f"for i in range({first}, {last} - {rows - 1}, {rows}):", *indent(block(rows))]
+    if again:
+        return [*lines, f"if ({last} - {first}) % {rows} != 0:",
+                f"    if {last} - {first} >= {rows}:", f"        i = {last} - {rows}", *indent(block(rows), 2),
+                "    else:", f"        for i in range({first}, {last}):", *indent(block(1), 3)]  # fmt: skip
+    lines += [f"i = {last} - ({last} - {first}) % {rows}"]
+    if rows > 3:
+        half = rows // 2
+        lines += [f"if {last} - i >= {half}:", *indent(block(half)), f"    i += {half}"]
+    return [*lines, f"for i in range(i, {last}):", *indent(block(1))]
 
 
 def tile_call(
-    p: Product, tiles: Tiles, panel: Panel, rows: int, i: str, a: str, b: str, row: str
-) -> list[str]:  # fmt: skip
+    p: Product, tiles: Tiles, panel: Panel, phase: Phase, rows: int, i: str, at: Rows
+) -> list[str]:
     """One block of y: `rows` rows at i (of the matrix), the columns of `panel` at o; then its share of the tail."""
     ep, step_b = p.epilogue, p.step_b(panel)
-    run_time = [n for n, d in (("row_a", p.row_a), ("row_c", p.N), ("step_a", p.step_a), ("step_b", step_b))
-                if isinstance(d, str) and not (rows == 1 and n.startswith("row"))]  # fmt: skip
-
-    def literal(d: Dim) -> int:
-        return d if isinstance(d, int) else 1
-
-    static = p.K if isinstance(p.K, int) and p.K <= UNROLL else 0
-    options = dict(
-        step_a=0 if "step_a" in run_time else p.step_a, step_b=0 if "step_b" in run_time else step_b
-    )
-    name = tiles.get(
-        rows, panel, rows_a=tuple(r * literal(p.row_a) for r in range(rows)),
-        rows_c=tuple(r * literal(p.N) for r in range(rows)), static_k=static, runtime=tuple(run_time),
-        **options, **ep.tile_options(),
-    )  # fmt: skip
-    at_a = total(*([a] if a else []), f"{i} * {text(p.row_a)}" if p.row_a != 1 else i)
-    at_b = total(*([b] if b else []), f"o * {text(p.K)}" if p.packed else "o")
-    at_y = f"({row} + {i}) * {text(p.N)} + o" if row else f"{i} * {text(p.N)} + o"
-    outer = ("1" if p.K else "0") if isinstance(p.K, int) else "R"
     strides = {"row_a": p.row_a, "row_c": p.N, "step_a": p.step_a, "step_b": step_b}
-    args = [outer, str(p.K), "a", at_a, "0", "b", at_b, "0", "y", at_y, *ep.tile_arguments("o", at_y),
+    run_time = [
+        n
+        for n, d in strides.items()
+        if isinstance(d, str) and not (rows == 1 and n.startswith("row"))
+    ]
+    fixed = {n: d if isinstance(d, int) else int(n.startswith("row")) for n, d in strides.items()}
+    static = p.K if isinstance(p.K, int) and p.K <= UNROLL else 0
+    name = tiles.get(
+        rows, panel, rows_a=tuple(r * fixed["row_a"] for r in range(rows)),
+        rows_c=tuple(r * fixed["row_c"] for r in range(rows)), step_a=fixed["step_a"], step_b=fixed["step_b"],
+        static_k=static, runtime=tuple(run_time), init=phase.init, final=phase.final,
+    )  # fmt: skip
+    at_a = total(
+        at.a or 0, f"{i} * {text(p.row_a)}" if p.row_a != 1 else i, product(phase.start, p.step_a)
+    )
+    at_b = total(at.b or 0, f"o * {text(p.K)}" if p.packed else "o", product(phase.start, step_b))
+    at_y = f"({at.row} + {i}) * {text(p.N)} + o" if at.row else f"{i} * {text(p.N)} + o"
+    operands = ["bias", "o"] if phase.init == "bias" else []
+    operands += [ep.operand, at_y] if ep.operand and phase.last else []
+    args = ["1", str(phase.count), "a", at_a, "0", "b", at_b, "0", "y", at_y, *operands,
             *(str(strides[n]) for n in run_time), *([str(panel.columns)] if panel.tail == "run" else [])]  # fmt: skip
-    return [*call(name, args), *ep.lines(at_y, rows, text(p.N), "o", panel.columns)]
+    tail = ep.lines(at_y, rows, text(p.N), "o", panel.columns) if phase.last else []
+    return [*call(name, args), *tail]

@@ -84,7 +84,7 @@ def plan(conv: Conv, dtype: str) -> Plan:
 
 def conv2d_dw(name: str, conv: Conv, *, dtype: str = "f4") -> Recipe:
     """dw with a = x and b = dy; it is overwritten, zeros for an empty batch. Roles: a, b, out, scratch."""
-    if conv.pointwise:
+    if conv.pointwise and conv.H * conv.W < PIXELS:  # a pass of the tile would be short
         pixels = product(conv.batch, conv.H * conv.W)
         return matmul_template(name, conv.C, conv.O, pixels, transpose_a=True, dtype=dtype)
     if is_depthwise(conv, dtype):

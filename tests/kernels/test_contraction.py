@@ -198,3 +198,27 @@ def test_errors_name_the_option():
         Epilogue(final="tanh")
     with pytest.raises(ValueError, match="symbol 'i'"):
         matmul_template("clash", "i", 4, 4)
+
+
+def test_long_reductions_go_through_memory():
+    """Sums over thousands of terms are cut; the epilogue comes once, after the last piece."""
+    def tail(index: str, column: str) -> list[str]:
+        return [f"y[{index}] = y[{index}] * scale[{column}]"]
+
+    rng = np.random.default_rng(0)
+    for final in ("store", "add_relu"):
+        epilogue = Epilogue(bias=True, final=final, tail=tail, extra_params=(("scale", "f4"),))
+        recipe = matmul_template("long", "batch", 37, 5003, epilogue=epilogue)
+        assert "k0" in "".join(recipe.steps[0].template.body)
+        for M in (1, 7, 21):
+            v = operands(rng, M, 37, 5003, False, False) | {"scale": rng.standard_normal(37).astype("f4")}
+            want = reference(v, False, False, epilogue) * v["scale"]
+            got = run_recipe(recipe, v, symbols={"batch": M})["out"]
+            np.testing.assert_allclose(got, want, rtol=0, atol=2e-3)
+            again = run_recipe(recipe, v, symbols={"batch": M}, rng=rng)["out"]
+            np.testing.assert_array_equal(got, again)
+    recipe = matmul_template("tokens", 21, 37, "batch * 24", transpose_a=True)
+    for batch in (0, 1, 42, 43, 90):
+        v = operands(rng, 21, 37, batch * 24, True, False)
+        got = run_recipe(recipe, v, symbols={"batch": batch})["out"]
+        np.testing.assert_allclose(got, reference(v, True, False), rtol=0, atol=2e-3)
