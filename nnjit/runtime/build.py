@@ -18,6 +18,9 @@ from nnjit import config
 from nnjit.errors import CacheError, CompileError
 from nnjit.runtime import cache, objects, worker
 
+#: Python's own settings that a worker shares with this process
+_PYTHON = ("PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+
 
 def compile_missing(
     sources: Sequence[cache.KernelSource], progress: Callable[[int, int, str], None] | None
@@ -51,6 +54,20 @@ def compile_missing(
     return len(team)
 
 
+def inspect(source: cache.KernelSource) -> tuple[str, str]:
+    """LLVM code and assembly of a kernel, compiled anew. Raises like `compile_missing`."""
+    job = _job(source)
+    job["inspect"] = True
+    member = _Worker()
+    try:
+        reply = member.ask(job)
+    finally:
+        member.stop()
+        member.log.close()
+    _check(job, reply)
+    return reply["llvm"], reply["assembly"]
+
+
 def worker_count(kernels: int) -> int:
     """Workers for so many kernels: starting one costs as much as compiling a few (0.5 s)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -70,9 +87,10 @@ def _job(source: cache.KernelSource) -> worker.Job:
         "entry": source.entry,
         "signature": source.signature,
         "text": source.text,
-        "path": str(cache.write_source(source)),
-        "object": str(source.object_path),
+        "path": str(cache.write_source(source).absolute()),
+        "object": str(source.object_path.absolute()),
         "meta": meta,
+        "inspect": False,
     }
 
 
@@ -87,7 +105,7 @@ def _feed(member: _Worker, jobs: deque, results: queue.SimpleQueue) -> None:
 
 
 def _check(job: worker.Job, reply: dict) -> None:
-    if "seconds" in reply:
+    if "seconds" in reply or "llvm" in reply:
         return
     if "unproven" in reply:
         raise objects.Unproven(reply["unproven"])
@@ -134,11 +152,17 @@ class _Worker:
 
 
 def _environment() -> dict[str, str]:
-    """The worker's environment: no NUMBA_* (they change code and are not in the key), a fixed hash
-    seed (so that a kernel compiles to the same code everywhere), and this very nnjit first on the
-    path."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "PYTHON"))}
-    root = str(Path(config.__file__).parent.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    """The worker's environment, in which a kernel compiles to the same code everywhere.
+
+    No NUMBA_* (they change code and are not in the key), a fixed hash seed, this very nnjit first
+    on the path.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PYTHON or not name.startswith(("NUMBA_", "PYTHON"))
+    }
+    path = [str(Path(config.__file__).parent.parent)]
+    path += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     fixed = {"NUMBA_DISABLE_INTEL_SVML": "1", "PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
-    return {**kept, **fixed, "PYTHONPATH": path}
+    return {**kept, **fixed, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, path))}

@@ -39,6 +39,16 @@ class LoadReport:
     loader: str = "object"
     notes: list[str] = field(default_factory=list)
 
+    def summary(self) -> str:
+        """One line for people, and one for each miss."""
+        total = self.hits + self.resident + len(self.misses)
+        parts = [f"{self.hits} cached", f"{self.resident} loaded before"]
+        if self.misses:
+            by = f" by {self.workers} workers" if self.workers else ""
+            parts.append(f"{len(self.misses)} compiled in {self.compile_seconds:.1f} s{by}")
+        lines = [f"kernels: {total} ({', '.join(parts)}), loader {self.loader}", *self.notes]
+        return "\n  ".join([*lines, *(f"{name}: {reason}" for name, reason in self.misses)])
+
 
 @dataclass(frozen=True)
 class Loaded:

@@ -40,6 +40,7 @@ class Job(TypedDict):
     path: str
     object: str
     meta: dict
+    inspect: bool
 
 
 def main() -> None:
@@ -69,12 +70,14 @@ def prepare() -> None:
 
 
 def answer(job: Job) -> dict:
-    """Compile one job and publish its object."""
+    """Compile one job and publish its object, or return its text where that is asked for."""
     start = time.perf_counter()
     try:
-        code = emit_object(
-            compile_kernel(job["text"], job["path"], job["name"], job["signature"]), job["entry"]
-        )
+        callback = compile_kernel(job["text"], job["path"], job["name"], job["signature"])
+        module, machine = finished(callback, job["entry"])
+        if job["inspect"]:
+            return {"llvm": str(module), "assembly": machine.emit_assembly(module)}
+        code = machine.emit_object(module)
     except objects.Unproven as error:
         return {"unproven": str(error)}
     except Exception as error:
@@ -128,8 +131,8 @@ def parse_signature(signature: str):
     return getattr(nb, result)(*arguments)
 
 
-def emit_object(callback, entry: str) -> bytes:
-    """Machine code of a compiled callback whose only visible symbol is `entry`."""
+def finished(callback, entry: str):
+    """The LLVM module of a compiled callback, `entry` its only visible symbol, and its target."""
     import llvmlite.binding as llvm
 
     try:
@@ -138,16 +141,17 @@ def emit_object(callback, entry: str) -> bytes:
     except AttributeError as error:
         raise objects.Unproven(str(error)) from error
     module = llvm.parse_bitcode(bitcode)
-    for value in (*module.functions, *module.global_variables):
-        if not value.is_declaration:
-            value.linkage = llvm.Linkage.internal
     function = module.get_function(callback.native_name)
+    own = [v for v in (*module.functions, *module.global_variables) if not v.is_declaration]
+    for number, value in enumerate(own):
+        value.linkage = llvm.Linkage.internal
+        value.name = f"{callback.__name__}.{number}"  # Numba counts on from kernel to kernel
     function.name = entry
     function.linkage = llvm.Linkage.external
     passes = llvm.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()  # the un-wrapped twin of the function goes
     passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
-    return machine.emit_object(module)
+    return module, machine
 
 
 if __name__ == "__main__":

@@ -167,6 +167,71 @@ def test_a_wrong_signature_is_an_error(signature):
         worker.parse_signature(signature)
 
 
+def test_inspect_gives_llvm_and_assembly_and_publishes_nothing():
+    source = scale(77.0)
+    llvm, assembly = build.inspect(source)
+    assert f"@{source.entry}(" in llvm
+    assert source.entry in assembly
+    assert not source.object_path.exists()
+    with pytest.raises(CompileError, match="kernel broken"):
+        build.inspect(make_source("broken", [], [], ["nothing_known()"]))
+
+
+def test_a_relative_cache_folder_is_used_where_it_is(forget, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NNJIT_CACHE", "here")
+    assert cpu.load([scale()]).report.hits == 0
+    assert len(list((tmp_path / "here").glob("*.obj"))) == 2
+    assert not (tmp_path / "here" / "here").exists()
+
+
+def test_settings_of_numba_and_python_do_not_reach_the_code(forget, monkeypatch, tmp_path):
+    cpu.load([scale()])
+    before = cache.read_entry(scale()).code
+    monkeypatch.setenv("NNJIT_CACHE", str(tmp_path))
+    for name, value in (
+        ("NUMBA_OPT", "0"),
+        ("NUMBA_DISABLE_JIT", "1"),
+        ("NUMBA_BOUNDSCHECK", "1"),
+        ("PYTHONWARNINGS", "error"),
+        ("PYTHONINSPECT", "1"),
+        ("PYTHONHASHSEED", "7"),
+    ):
+        monkeypatch.setenv(name, value)
+    forget()
+    cpu.load([scale()])
+    assert cache.read_entry(scale()).code == before
+
+
+def test_the_summary_names_each_miss(forget):
+    report = cpu.LoadReport(3, 1, [("dense", "new")], 0.52, 2, notes=["because"])
+    assert report.summary() == (
+        "kernels: 5 (3 cached, 1 loaded before, 1 compiled in 0.5 s by 2 workers), loader object\n"
+        "  because\n  dense: new"
+    )
+
+
+def test_the_users_own_numba_functions_work_beside_ours(python):
+    """Kernels bind Numba's helper names where Numba is absent; Numba must still get its own."""
+    code = """
+from small_kernels import scale
+from nnjit.runtime import cpu
+cpu.load([scale()])
+import numba
+@numba.njit
+def f(x):
+    if x > 1:
+        raise ValueError("too much")
+    return x
+print(f(1))
+try:
+    f(2)
+except ValueError as error:
+    print(error)
+"""
+    assert python(code) == "1\ntoo much\n"
+
+
 def test_an_interrupt_while_compiling_leaves_no_process(monkeypatch):
     started = []
     real = build._Worker
