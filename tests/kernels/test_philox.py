@@ -128,7 +128,7 @@ def test_distributions(where, dtype):
 
 
 def test_neighbours_are_independent():
-    """Elements, steps, streams and seeds next to each other do not correlate, and no bit is stuck."""
+    """Elements, steps, streams and seeds side by side do not correlate; no bit is stuck."""
     n = 100_000
     base = philox_uniform(0, 0, 0, (n,), "float64") - 0.5
     others = [np.roll(base, 1), np.roll(base, 2)]

@@ -1,0 +1,90 @@
+"""Rows taken from a table by index, and added back into one: text templates for embeddings and
+their gradients.
+
+An index outside of the table never touches memory: reading it gives a row of NaN (0 for integers),
+so that a loss shows it, and adding to it does nothing.
+"""
+
+from __future__ import annotations
+
+from nnjit.kernels.template import Template
+
+INDEX_CODES = ("i4", "i8", "u1", "u4")
+#: elements of the result that are worth a chunk
+GRAIN = 4096
+#: a scatter is cut into at most this many ranges of table rows; each range reads all indices
+RANGES = 16
+
+
+def check(kind: str, table_rows: int, width: int, index_dtype: str) -> None:
+    if index_dtype not in INDEX_CODES:
+        expected = ", ".join(INDEX_CODES)
+        raise ValueError(f"{kind}: index dtype must be one of {expected}, got {index_dtype!r}")
+    if table_rows < 1 or width < 1:
+        raise ValueError(f"{kind}: table of {table_rows} rows of {width}: both must be at least 1")
+
+
+def gather_rows(
+    n: int | str, table_rows: int, width: int, dtype: str = "f4", index_dtype: str = "i4"
+) -> Template:
+    """y[i] = table[index[i]]: table (table_rows, width), index (n) -> y (n, width).
+
+    n is an int or a symbol. Rows of an index below 0 or beyond the table are NaN, for integers 0.
+    """
+    check("gather_rows", table_rows, width, index_dtype)
+    is_float = dtype.startswith("f")
+    return Template(
+        name=f"gather_rows_{table_rows}x{width}_{dtype}_{index_dtype}",
+        doc=f"""y[i] = table[index[i]]; {"NaN" if is_float else "0"} where the index is outside of the table.
+table ({table_rows}, {width}) · index (n) -> y (n, {width}); rows lo..hi of y.""",
+        imports=("from math import nan",) if is_float else (),
+        symbols=(n,) if isinstance(n, str) else (),
+        params=(("table", dtype), ("index", index_dtype), ("y", dtype)),
+        body=(
+            "for i in range(lo, hi):",
+            "    row = i8(index[i])",
+            f"    b = i * {width}",
+            f"    if row >= 0 and row < {table_rows}:",
+            f"        a = row * {width}",
+            f"        for c in range({width}):",
+            "            y[b + c] = table[a + c]",
+            "    else:",
+            f"        for c in range({width}):",
+            f"            y[b + c] = {dtype}({'nan' if is_float else '0'})",
+        ),
+        trip=n,
+        grain=max(1, GRAIN // width),
+    )
+
+
+def scatter_add_rows(
+    n: int | str, table_rows: int, width: int, dtype: str = "f4", index_dtype: str = "i4"
+) -> Template:
+    """dtable = 0, then dtable[index[i]] += dy[i] for i in order: index (n), dy (n, width).
+
+    A chunk owns a range of table rows and reads all indices, so the order of the sums never
+    changes. Indices outside of the table are skipped. n is an int or a symbol.
+    """
+    check("scatter_add_rows", table_rows, width, index_dtype)
+    return Template(
+        name=f"scatter_add_rows_{table_rows}x{width}_{dtype}_{index_dtype}"
+        + (f"_n{n}" if isinstance(n, int) else ""),
+        doc=f"""dtable[index[i]] += dy[i] for all i in order, from dtable = 0.
+index (n) · dy (n, {width}) -> dtable ({table_rows}, {width}); rows lo..hi of dtable.""",
+        imports=(),
+        symbols=(n,) if isinstance(n, str) else (),
+        params=(("index", index_dtype), ("dy", dtype), ("dtable", dtype)),
+        body=(
+            f"for e in range(lo * {width}, hi * {width}):",
+            f"    dtable[e] = {dtype}(0)",
+            f"for i in range({n}):",
+            "    row = i8(index[i])",
+            "    if row >= lo and row < hi:",
+            f"        a = row * {width}",
+            f"        b = i * {width}",
+            f"        for c in range({width}):",
+            "            dtable[a + c] += dy[b + c]",
+        ),
+        trip=table_rows,
+        grain=max(1, GRAIN // width, -(-table_rows // RANGES)),
+    )
