@@ -29,7 +29,7 @@ L1_BYTES, L2_BYTES, PIXELS = (
     128,
 )  # what a pass may touch, and the least it should reduce over
 NAMES = ("lo", "hi", "tid", "a", "b", "y", "scratch", "t", "p", "part", "n", "g", "o", "i", "j", "r", "s", "h", "hh", "h0", "w0",
-         "R", "kc", "image", "pad", "u")  # fmt: skip
+         "R", "kc", "image", "pad", "u", "copy")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,33 +91,30 @@ def conv2d_dw(name: str, conv: Conv, *, dtype: str = "f4") -> Recipe:
         return depthwise_dw(name, conv, dtype)
     p, tiles = plan(conv, dtype), Tiles(dtype)
     size = conv.KH * conv.KW * conv.CG * conv.O
-    whole = size * target.itemsize(dtype) > LARGE and p.kernel != "all"
+    whole = size * target.itemsize(dtype) > LARGE and p.kernel != "all" and not p.copied
     count = 1 if whole else partial_count(conv, dtype)
     if whole:
-        body, trip = (
-            by_panels(p, tiles),
-            sum(panel_count(q) for q in p.panels()) * conv.groups * conv.KH,
-        )
-        how = "\nlo..hi: kernel rows of column panels."
+        body, room = by_panels(p, tiles)
+        trip = sum(panel_count(q) for q in p.panels()) * conv.groups * conv.KH
+        how = "lo..hi: kernel rows of column panels."
     else:
-        body, trip = by_parts(p, tiles, size, count), count
-        how = f"\npartial sums y over {count} parts of the images; lo..hi of them."
-    room = -(-p.H * p.W * conv.C // 16) * 16 if p.copied else 0
+        body, room, trip = by_parts(p, tiles, size, count), 0, count
+        how = f"partial sums y over {count} parts of the images; lo..hi of them."
     if p.copied:
+        room = -(-p.H * p.W * conv.C // 16) * 16
         body = [f"pad = tid * {room}", f"for i in range({p.H * p.W * conv.C}):",
                 f"    scratch[pad + i] = {dtype}(0)", *body]  # fmt: skip
-    names = ("a", "b", "y") + ("scratch",) * p.copied
+    names = ("a", "b", "y") + ("scratch",) * (room > 0)
     kernel = Template(
-        name=name, doc=f"{name}: dw of conv(x, w) with a = x, b = dy: {conv.describe()};{how}", imports=tiles.imports(),
-        symbols=check_symbols(name, symbols_of(conv.batch), NAMES), params=tuple((n, dtype) for n in names),
-        body=tuple(body), trip=trip, scratch=room * target.itemsize(dtype),
+        name=name, doc=f"{name}: dw of conv(x, w) with a = x, b = dy: {conv.describe()};\n{how}",
+        imports=tiles.imports(), symbols=check_symbols(name, symbols_of(conv.batch), NAMES),
+        params=tuple((n, dtype) for n in names), body=tuple(body), trip=trip, scratch=room * target.itemsize(dtype),
     )  # fmt: skip
-    args = ("a", "b", "out" if whole else "parts") + ("scratch",) * p.copied
+    args = ("a", "b", "out" if whole else "parts") + ("scratch",) * (room > 0)
     if whole:
         return Recipe((Step(kernel, args),))
-    return Recipe(
-        (Step(kernel, args), reduce_step(size, count, dtype)), {"parts": (count * size, dtype)}
-    )
+    steps = (Step(kernel, args), reduce_step(size, count, dtype))
+    return Recipe(steps, {"parts": (count * size, dtype)})
 
 
 def panel_count(p: Panel) -> int:
@@ -129,8 +126,7 @@ def by_parts(p: Plan, tiles: Tiles, size: int, count: int) -> list[str]:
     c, rows = p.conv, rows_per_pass(p)
     body = []
     for panel in p.panels():
-        column = f"g * {c.OG} + o" if c.groups > 1 else "o"
-        body += [panel.loop(), *indent(blocks(p, tiles, panel, "part", column))]
+        body += [panel.loop(), *indent(blocks(p, tiles, panel))]
     if c.groups > 1:
         body = [f"for g in range({c.groups}):", *indent(body)]
     if p.kernel != "all":
@@ -143,25 +139,37 @@ def by_parts(p: Plan, tiles: Tiles, size: int, count: int) -> list[str]:
             *indent(images_of(c.batch, count)), *indent(image_start(p) + body, 2)]  # fmt: skip
 
 
-def by_panels(p: Plan, tiles: Tiles) -> list[str]:
-    """Unit after unit: one kernel row of one panel of dw over all images."""
+def by_panels(p: Plan, tiles: Tiles) -> tuple[list[str], int]:
+    """Unit after unit: one kernel row of one panel of dw over all images; (lines, scratch elements).
+
+    The sums and the image's panel of dy lie together in scratch: rows of dw and dy may be a large power of two apart,
+    where they would share a few sets of the caches.
+    """
     c = p.conv
     count = sum(panel_count(q) for q in p.panels())
-    lines = ["for t in range(lo, hi):", f"    r = t % {c.KH}", f"    u = t // {c.KH}"]
+    width = max(q.width for q in p.panels())
+    sums, pixels = c.KW * c.CG, c.HO * c.WO
+    room = (sums + pixels) * width
+    lines = ["for t in range(lo, hi):", f"    part = tid * {room}", f"    copy = part + {sums * width}",
+             f"    r = t % {c.KH}", f"    u = t // {c.KH}"]  # fmt: skip
     if c.groups > 1:
         lines = [*lines, f"    g = u // {count}", f"    u = u % {count}"]
     seen = 0
     for q in p.panels():
         column = f"g * {c.OG} + o" if c.groups > 1 else "o"
-        zero = [f"for i in range({c.KW * c.CG}):", f"    for j in range({q.columns}):",
-                f"        y[(r * {c.KW * c.CG} + i) * {c.O} + {column} + j] = {p.dtype}(0)"]  # fmt: skip
-        inner = kernel_row(p, c.HO, blocks(p, tiles, q, "", column))
+        zero = [f"for i in range({sums * q.width}):", f"    scratch[part + i] = {p.dtype}(0)"]
+        panel = [f"for i in range({pixels}):", f"    for j in range({q.columns}):",
+                 f"        scratch[copy + i * {q.width} + j] = b[(n * {pixels} + i) * {c.O} + {column} + j]"]  # fmt: skip
+        inner = image_start(p) + panel + kernel_row(p, c.HO, blocks(p, tiles, q, together=True))
+        result = [f"for i in range({sums}):", f"    for j in range({q.columns}):",
+                  f"        y[(r * {sums} + i) * {c.O} + {column} + j] = scratch[part + i * {q.width} + j]"]  # fmt: skip
         lines += [
-            f"    if {seen} <= u < {seen + panel_count(q)}:", f"        o = {total(q.first, f'(u - {seen}) * {q.width}')}",
-            *indent(zero, 2), f"        for n in range({c.batch}):", *indent(image_start(p) + inner, 3),
+            f"    if {seen} <= u < {seen + panel_count(q)}:",
+            f"        o = {total(q.first, f'(u - {seen}) * {q.width}')}",
+            *indent(zero, 2), f"        for n in range({c.batch}):", *indent(inner, 3), *indent(result, 2),
         ]  # fmt: skip
         seen += panel_count(q)
-    return lines
+    return lines, room
 
 
 def image_start(p: Plan) -> list[str]:
@@ -198,41 +206,53 @@ def kernel_row(p: Plan, rows: int, body: list[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def blocks(p: Plan, tiles: Tiles, panel: Panel, part: str, column: str) -> list[str]:
-    """The tiles of one panel: blocks of rows of dw at the kernel position (r, s), or over all of the kernel."""
-    c, rows = p.conv, p.kernel
-    (sh, sw), (dh, dw) = c.stride, c.dilation
-    every = rows == "all"
-    whole_pass = rows_per_pass(p) >= c.HO
-    h0 = ("0" if whole_pass else "hh") if every else "h0"
-    w0 = "w0" if p.clipped else "0"
-    top, left = (c.padding[0][0], c.padding[1][0]) if p.clipped else (0, 0)
-    x_row = total(
-        f"{h0} * {sh}" if sh > 1 and h0 != "0" else h0,
-        *([] if every else [f"r * {dh}" if dh > 1 else "r"]),
-        -top,
-    )
-    x_col = total(*([f"w0 * {sw}" if sw > 1 else "w0"] if p.clipped else []),
-                  *([f"s * {dw}" if dw > 1 else "s"] if rows == "none" else []), -left)  # fmt: skip
-    base = "pad" if p.copied else "image"
-    group = [f"g * {c.CG}"] if c.groups > 1 else []
-    at_b = f"((n * {c.HO} + {h0}) * {c.WO} + {w0}) * {c.O} + {column}"
-    at_w = {"all": "", "columns": f"r * {c.KW * c.CG}", "none": f"(r * {c.KW} + s) * {c.CG}"}[rows]
-    R = str(c.HO) if every and whole_pass else "R"
+def blocks(p: Plan, tiles: Tiles, panel: Panel, together: bool = False) -> list[str]:
+    """The tiles of one panel: blocks of rows of dw at the kernel position (r, s), or over all of the kernel.
+
+    together: dy and the sums of this kernel row are read and written in scratch, at `copy` and `part`, panel-wide.
+    """
+    c = p.conv
+    sh, sw = c.stride
+    every = p.kernel == "all"
+    whole = rows_per_pass(p) >= c.HO
+    h0 = ("0" if whole else "hh") if every else "h0"
+    at_a, at_pixel = places(p, h0)
+    width = panel.width if together else c.O
+    column = f"g * {c.OG} + o" if c.groups > 1 else "o"
+    rows = {"all": 0, "columns": f"r * {c.KW * c.CG}", "none": f"(r * {c.KW} + s) * {c.CG}"}[
+        p.kernel
+    ]
+    at_b = f"(n * {c.HO * c.WO} + {at_pixel}) * {c.O} + {column}"
+    if together:
+        rows = f"s * {c.CG}" if p.kernel == "none" else 0
+        at_b = f"copy + ({at_pixel}) * {width}"
     lines = []
     for start, last, offsets in row_runs(p):
         size = len(offsets)
-        name = tiles.get(size, panel, rows_a=offsets, rows_c=tuple(i * c.O for i in range(size)), step_a=sw * c.C,
-                         step_b=c.O, init="load", final="store")  # fmt: skip
-        shift = "i" if p.contiguous else str(p.offsets[start])
-        at_a = total(base, f"(({x_row}) * {p.W} + {x_col}) * {c.C}", *group, shift)
-        at_y = total(
-            *([part] if part else []), f"({total(*([at_w] if at_w else []), 'i')}) * {c.O}", column
-        )
-        args = [R, "kc" if p.clipped else str(c.WO), "scratch" if p.copied else "a", at_a, str(sh * p.W * c.C),
-                "b", at_b, str(c.WO * c.O), "y", at_y]  # fmt: skip
+        name = tiles.get(size, panel, rows_a=offsets, rows_c=tuple(i * width for i in range(size)), step_a=sw * c.C,
+                         step_b=width, init="load", final="store")  # fmt: skip
+        shift = "i" if p.contiguous else p.offsets[start]
+        at_y = total("part", f"({total(rows, 'i')}) * {width}", 0 if together else column)
+        args = [str(c.HO) if every and whole else "R", "kc" if p.clipped else str(c.WO),
+                "scratch" if p.copied else "a", total(at_a, shift), str(sh * p.W * c.C),
+                "scratch" if together else "b", at_b, str(c.WO * width), "scratch" if together else "y", at_y]  # fmt: skip
         lines += [f"for i in range({start}, {last + 1}, {size}):", *indent(call(name, args))]
     return lines
+
+
+def places(p: Plan, h0: str) -> tuple[str, str]:
+    """Where a tile starts in the image for its first row h0 of dy, and the pixel of dy."""
+    c = p.conv
+    (sh, sw), (dh, dw) = c.stride, c.dilation
+    top, left = (c.padding[0][0], c.padding[1][0]) if p.clipped else (0, 0)
+    row = "0" if h0 == "0" else f"{h0} * {sh}" if sh > 1 else h0
+    kernel_row = "0" if p.kernel == "all" else f"r * {dh}" if dh > 1 else "r"
+    col = (f"w0 * {sw}" if sw > 1 else "w0") if p.clipped else "0"
+    kernel_col = (f"s * {dw}" if dw > 1 else "s") if p.kernel == "none" else "0"
+    x = f"(({total(row, kernel_row, -top)}) * {p.W} + {total(col, kernel_col, -left)}) * {c.C}"
+    group = f"g * {c.CG}" if c.groups > 1 else "0"
+    pixel = total(f"{h0} * {c.WO}" if h0 != "0" else "0", "w0" if p.clipped else "0")
+    return total("pad" if p.copied else "image", x, group), pixel
 
 
 def row_runs(p: Plan) -> list[tuple[int, int, tuple[int, ...]]]:

@@ -202,6 +202,7 @@ def test_errors_name_the_option():
 
 def test_long_reductions_go_through_memory():
     """Sums over thousands of terms are cut; the epilogue comes once, after the last piece."""
+
     def tail(index: str, column: str) -> list[str]:
         return [f"y[{index}] = y[{index}] * scale[{column}]"]
 
@@ -211,7 +212,9 @@ def test_long_reductions_go_through_memory():
         recipe = matmul_template("long", "batch", 37, 5003, epilogue=epilogue)
         assert "k0" in "".join(recipe.steps[0].template.body)
         for M in (1, 7, 21):
-            v = operands(rng, M, 37, 5003, False, False) | {"scale": rng.standard_normal(37).astype("f4")}
+            v = operands(rng, M, 37, 5003, False, False) | {
+                "scale": rng.standard_normal(37).astype("f4")
+            }
             want = reference(v, False, False, epilogue) * v["scale"]
             got = run_recipe(recipe, v, symbols={"batch": M})["out"]
             np.testing.assert_allclose(got, want, rtol=0, atol=2e-3)
