@@ -2,62 +2,88 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from nnjit.compiler.pipeline import optimise
 from nnjit.config import DEVICES
 from nnjit.errors import ArgumentError, DTypeError, NnjitError, ShapeError, nearest
-from nnjit.graph import Graph, bind_symbols, interpret
+from nnjit.graph import Graph, Node, bind_symbols, interpret
 from nnjit.runtime.store import Store
 
 
-def build(graph: Graph, store: Store, device: str = "cpu") -> Any:
+def build(graph: Graph, store: Store, device: str = "cpu") -> Executable:
     """Compile a graph whose parameters and state live in `store`; ArgumentError for an unknown device."""
+    if device not in DEVICES:
+        raise ArgumentError(f"unknown device {device!r}{nearest(device, DEVICES)}")
     if device == "interpret":
         return InterpretExecutable(graph, store)
-    raise ArgumentError(f"unknown device {device!r}{nearest(device, DEVICES)}")
+    if device == "python":
+        from nnjit.runtime.device_python import PythonExecutable
+
+        return PythonExecutable(graph, store)
+    from nnjit.runtime.device_cpu import CpuExecutable
+
+    return CpuExecutable(graph, store)
 
 
-def check_inputs(
-    graph: Graph, inputs: Mapping[str, Any]
-) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """The inputs as contiguous arrays of the right dtype, and the symbols' values; errors name the input."""
-    leaves = graph.leaves("input")
-    arrays: dict[str, np.ndarray] = {}
-    for n in leaves:
-        if n.name not in inputs:
-            raise ShapeError(f"input {n.name!r} is missing: given {sorted(inputs)}")
-        a = np.asarray(inputs[n.name])
-        if a.dtype != n.dtype:
-            raise DTypeError(f"input {n.name!r}: expected {n.dtype}, got {a.dtype}")
-        arrays[n.name] = np.ascontiguousarray(a).reshape(a.shape)
-    extents = bind_symbols((n.name, n.spec, arrays[n.name].shape) for n in leaves)
-    return arrays, extents
-
-
-class InterpretExecutable:
-    """device="interpret": every op's NumPy meaning, one after the other. The oracle; nothing is compiled."""
+class Executable:
+    """What all devices share: the graph, its inputs checked, its symbols."""
 
     def __init__(self, graph: Graph, store: Store):
-        from nnjit.compiler.passes import expand
-
-        self.graph, self.store = expand(graph), store
+        self.graph, self.store = graph, store
+        self.inputs: list[Node] = graph.leaves("input")
+        self.lock = threading.RLock()
+        self.report: Any = None
 
     @property
     def symbols(self) -> Sequence[str]:
+        """The run-time symbols of the inputs."""
         return self.graph.symbols
 
+    def check_inputs(
+        self, inputs: Mapping[str, Any]
+    ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        """The inputs as contiguous arrays of the right dtype, and the symbols' values; errors name the input."""
+        arrays: dict[str, np.ndarray] = {}
+        for n in self.inputs:
+            if n.name not in inputs:
+                raise ShapeError(f"input {n.name!r} is missing: given {sorted(inputs)}")
+            a = np.asarray(inputs[n.name])
+            if a.dtype != n.dtype:
+                raise DTypeError(f"input {n.name!r}: expected {n.dtype}, got {a.dtype}")
+            if not a.flags.c_contiguous:
+                a = np.ascontiguousarray(a).reshape(a.shape)
+            arrays[n.name] = a
+        return arrays, bind_symbols((n.name, n.spec, arrays[n.name].shape) for n in self.inputs)
+
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Outputs by name; updates are written into the store."""
-        arrays, _ = check_inputs(self.graph, inputs)
-        outputs, updates = interpret(self.graph, {**self.store.arrays, **arrays})
-        for name, value in updates.items():
-            self.store.arrays[name][...] = value
-        return outputs
+        """Run once: outputs by name, views that are valid until the next run; updates go to the store."""
+        raise NotImplementedError
 
     def _none(self, *_: Any, **__: Any) -> Any:
-        raise NnjitError("device 'interpret' has no plan, source or profile: choose 'cpu' or 'python'")
+        raise NnjitError(
+            "device 'interpret' has no plan, source or profile: choose 'cpu' or 'python'"
+        )
 
-    plan = source = listing = profile = _none
+    plan = arrange = source = listing = profile = _none
+
+
+class InterpretExecutable(Executable):
+    """device="interpret": every op's NumPy meaning, one after the other. The oracle; nothing is compiled."""
+
+    def __init__(self, graph: Graph, store: Store):
+        super().__init__(optimise(graph), store)
+        self.inputs = graph.leaves("input")
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        arrays, _ = self.check_inputs(inputs)
+        with self.lock:
+            outputs, updates = interpret(self.graph, {**self.store.arrays, **arrays})
+            outputs = {k: np.array(v) for k, v in outputs.items()}
+            for name, value in updates.items():
+                self.store.arrays[name][...] = value
+        return outputs

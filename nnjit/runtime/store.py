@@ -58,6 +58,14 @@ class Store:
             self.arrays[name] = view
         self.blocks.append(block)
 
+    def place(self, variable: Any, block: np.ndarray, at: int) -> None:
+        """Take in a variable that lies in a block of another store; both then share its memory."""
+        index = next((i for i, b in enumerate(self.blocks) if b is block), len(self.blocks))
+        if index == len(self.blocks):
+            self.blocks.append(block)
+        self.layout[variable.node.name] = (index, at)
+        self.arrays[variable.node.name] = variable._array
+
     @property
     def nbytes(self) -> int:
         """Bytes of all blocks."""

@@ -1,0 +1,347 @@
+"""Contractions and what follows them, as recipes: bias and simple finals in registers, the rest while y is in L1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nnjit.compiler.cpu.text import dim_text, literal, math_imports, stored, unmangle
+from nnjit.compiler.cpu.values import Key, Lines, Values, is_number
+from nnjit.compiler.groups import Buffer, Group
+from nnjit.graph import CONSTANT, Node
+from nnjit.kernels.contraction import matmul_template
+from nnjit.kernels.convolution import conv2d, conv2d_dx
+from nnjit.kernels.convolution_grad import conv2d_dw
+from nnjit.kernels.geometry import Conv
+from nnjit.kernels.recipe import Epilogue, Recipe
+from nnjit.kernels.target import CODES
+from nnjit.spec import Dim, Extent, product, symbol
+
+if TYPE_CHECKING:
+    from nnjit.compiler.cpu.lower import Lowering
+
+
+@dataclass
+class Follow:
+    """What follows a contraction: the in-register part and the Nodes that are left for the tail."""
+
+    current: Node  # what y holds when the tile stores it
+    bias: Key | None = None
+    final: str = "store"
+    operand: Key | None = None  # of the final: mask or residual
+    rest: list[Node] = field(default_factory=list)
+
+
+def text_of(d: Dim) -> int | str:
+    """A dim as templates take it."""
+    return d if isinstance(d, int) else dim_text(d)
+
+
+def recipe_of(n: Node, name: str, epilogue: Epilogue) -> Recipe:
+    """The kernels of one contraction Node."""
+    code = CODES[n.dtype]
+    if n.op.name == "matmul":
+        a, b = n.inputs
+        rows, columns = n.shape[-2:]
+        depth = a.shape[-2] if n.attrs["transpose_a"] else a.shape[-1]
+        batch = text_of(product(n.shape[:-2])) if n.rank > 2 else None
+        return matmul_template(
+            name, text_of(rows), text_of(columns), text_of(depth), transpose_a=n.attrs["transpose_a"],
+            transpose_b=n.attrs["transpose_b"], dtype=code, batch=batch, epilogue=epilogue,
+        )  # fmt: skip
+    conv = conv_of(n)
+    if n.op.name == "conv2d":
+        return conv2d(name, conv, dtype=code, epilogue=epilogue)
+    if n.op.name == "conv2d_dx":
+        return conv2d_dx(name, conv, dtype=code, epilogue=epilogue)
+    return conv2d_dw(name, conv, dtype=code)
+
+
+def conv_of(n: Node) -> Conv:
+    """The geometry of a convolution Node, whichever of the three it is."""
+    first, second = n.inputs
+    if n.op.name == "conv2d":
+        batch, h, w, c = first.shape
+        kh, kw, _, o = second.shape
+    elif n.op.name == "conv2d_dx":
+        batch, h, w, c = n.shape
+        kh, kw, _, o = second.shape
+    else:
+        batch, h, w, c = first.shape
+        kh, kw, _, o = n.shape
+    sizes = {"h": h, "w": w, "c": c, "o": o, "kh": kh, "kw": kw}
+    assert all(isinstance(v, int) for v in sizes.values()), n
+    return Conv(
+        text_of(batch), *(int(v) for v in (h, w, c, o, kh, kw)), n.attrs["strides"],  # type: ignore[arg-type]
+        n.attrs["padding"], n.attrs["dilation"], n.attrs["groups"],
+    )  # fmt: skip
+
+
+def short_name(n: Node, follow: Follow) -> str:
+    """'dense_relu_batch_784_512_f4': the op, what the tile does last, the extents."""
+    words = [n.op.name]
+    if follow.bias is not None:
+        words.append("bias")
+    if follow.final != "store":
+        words.append(follow.final)
+    words += [x.op.name for x in follow.rest][-2:]
+    if n.op.name == "matmul":
+        a = n.inputs[0]
+        kind = "TN" if n.attrs["transpose_a"] else "NT" if n.attrs["transpose_b"] else ""
+        if n.attrs["transpose_a"] and n.attrs["transpose_b"]:
+            kind = "TT"
+        depth = a.shape[-2] if n.attrs["transpose_a"] else a.shape[-1]
+        words += [w for w in (kind,) if w]
+        dims: Sequence[Dim] = (*n.shape[:-1], depth, n.shape[-1])
+    else:
+        conv = conv_of(n)
+        dims = (conv.H, conv.W, conv.C, conv.O)
+        words.append(f"k{conv.KH}x{conv.KW}")
+        if conv.stride != (1, 1):
+            words.append(f"s{conv.stride[0]}x{conv.stride[1]}")
+    return "_".join([*words, *(word(d) for d in dims), CODES[n.dtype]])
+
+
+def word(d: Dim) -> str:
+    return str(d).replace("*", "x") if isinstance(d, Extent) else str(d)
+
+
+def analyse(low: Lowering, group: Group, head: Node, values: Values) -> Follow:
+    """Take bias, ReLU, its mask and a residual out of the Nodes that follow the head."""
+    stored_nodes = set(low.materialised(group, [head]))
+    follow = Follow(head)
+    nodes = list(values.nodes)
+
+    def only_user(n: Node) -> Node | None:
+        inside = [u for u in nodes for k in values.keys[u] if k is n]
+        return inside[0] if len(inside) == 1 and n not in stored_nodes else None
+
+    def step(n: Node) -> None:
+        follow.current = n
+        nodes.remove(n)
+
+    last = {len(group.domain) - 1}
+    u = only_user(head)
+    if u is not None and u.op.name == "add":
+        other = next(k for k in values.keys[u] if k is not head)
+        if isinstance(other, tuple) and {a for a in other[1] if a >= 0} == last:
+            follow.bias = other
+            step(u)
+    u = only_user(follow.current)
+    if u is not None and u.op.name == "relu":
+        follow.final = "relu"
+        step(u)
+    elif u is not None and u.op.name == "add":
+        other = next(k for k in values.keys[u] if k is not follow.current)
+        if isinstance(other, tuple) and whole(other, group):
+            follow.final, follow.operand = "add", other
+            step(u)
+            u = only_user(follow.current)
+            if u is not None and u.op.name == "relu":
+                follow.final = "add_relu"
+                step(u)
+    elif u is not None and u.op.name == "where" and not follow.bias:
+        mask = relu_mask(u, follow.current, values, group)
+        if mask is not None and only_user(u.inputs[0]) is u:
+            follow.final, follow.operand = "mask", mask
+            nodes.remove(u.inputs[0])
+            step(u)
+    follow.rest = nodes
+    return follow
+
+
+def whole(key: Key, group: Group) -> bool:
+    """Is this use laid out like the result?"""
+    real = [i for i, d in enumerate(group.domain) if d != 1]
+    return isinstance(key, tuple) and [a for a in key[1] if a >= 0] == real
+
+
+def relu_mask(n: Node, current: Node, values: Values, group: Group) -> Key | None:
+    """The m of where(m > 0, current, 0)."""
+    condition, yes, no = n.inputs
+    zero = no.op is CONSTANT and no.attrs["value"].size == 1 and no.attrs["value"].item() == 0
+    if not (
+        zero and yes is current and condition in group.nodes and condition.op.name == "greater"
+    ):
+        return None
+    key, against = values.keys[condition]
+    is_zero = (
+        isinstance(against, Node) and against.op is CONSTANT and against.attrs["value"].item() == 0
+    )
+    same = isinstance(key, tuple) and key[0].dtype == current.dtype
+    return key if is_zero and same and whole(key, group) else None
+
+
+class Tail:
+    """The Nodes that are left, as lines over one element of y: `Epilogue.tail`."""
+
+    def __init__(
+        self,
+        low: Lowering,
+        group: Group,
+        values: Values,
+        follow: Follow,
+        outputs: list[Node],
+        out: Node,
+    ):
+        self.low, self.group, self.values, self.follow = low, group, values, follow
+        self.outputs, self.out = outputs, out
+        self.extra: list[tuple[str, str]] = []
+        self.buffers: list[Buffer] = []
+        self.written: list[str] = []
+        self.y = "y"
+        reads: dict[Node, None] = {}
+        for n in follow.rest:
+            if n.op.kind == "random":
+                reads[low.fusion.base(n.inputs[0])] = None
+            for key in values.keys[n]:
+                if isinstance(key, tuple):
+                    reads[low.fusion.base(key[0])] = None
+        for x in reads:
+            values.params[x] = self.add("x", x)
+        for n in outputs:
+            if n is not out:
+                values.params[n] = self.add("y", n)
+                self.written.append(values.params[n])
+
+    def add(self, letter: str, n: Node) -> str:
+        name = f"{letter}{sum(e[0].startswith(letter) for e in self.extra)}"
+        b = self.low.buffer(n)
+        self.extra.append((name, CODES[b.spec.dtype]))
+        self.buffers.append(b)
+        return name
+
+    def place(self, key: Key, index: str, column: str) -> str:
+        assert isinstance(key, tuple)
+        if whole(key, self.group):
+            return index
+        return column if any(a >= 0 for a in key[1]) else "0"
+
+    def lines(self, index: str, column: str) -> list[str]:
+        """The text at one element."""
+        v, out = self.values, Lines()
+        uses = v.occurrences(self.follow.rest)
+        v.names.clear()
+        v.names[self.follow.current] = "v"
+        out.add(f"v = {self.y}[{index}]")
+        for key in [k for n in self.follow.rest for k in v.keys[n]]:
+            if isinstance(key, tuple) and key not in v.names:
+                name = v.params[self.low.fusion.base(key[0])]
+                text = f"{name}[{self.place(key, index, column)}]"
+                text = f"({text} != 0)" if key[0].dtype == "bool" else text
+                v.bind(key, text, uses.get(key, 1), out)
+        for n in self.follow.rest:
+            v.bind(n, self.expression(n, index), uses.get(n, 0) + (n in self.outputs), out)
+        if self.out is not self.follow.current:
+            out.add(f"{self.y}[{index}] = {stored(v.name(self.out), self.out.dtype)}")
+        for n in self.outputs:
+            if n is not self.out and n is not self.follow.current:
+                out.add(f"{v.params[n]}[{index}] = {stored(v.name(n), n.dtype)}")
+        return out.text
+
+    def expression(self, n: Node, index: str) -> str:
+        if n.op.kind != "random":
+            return self.values.expression(n, [])
+        rng = self.values.params[self.low.fusion.base(n.inputs[0])]
+        kind = n.op.name.removeprefix("random_")
+        return f"philox_{kind}_{CODES[n.dtype]}({rng}[0], {n.attrs['stream']}, {rng}[1], {index})"
+
+
+def contraction_launches(low: Lowering, group: Group) -> None:
+    """Emit the launches of a contraction group."""
+    head = next(iter(group.nodes)) if group.head is None else group.head
+    inside = Group(
+        group.index,
+        "loop",
+        group.domain,
+        0,
+        {n: m for n, m in group.nodes.items() if n is not head},
+        head,
+    )
+    values = Values(low.fusion, inside, low.order)
+    follow = analyse(low, inside, head, values)
+    outputs = low.materialised(inside, [head])
+    out = follow.current
+    if out not in outputs:
+        same = [n for n in outputs if n.dtype == head.dtype]
+        out = same[-1] if same else follow.current
+    tail = Tail(low, inside, values, follow, outputs, out)
+    needs_tail = bool(follow.rest)
+    lines = tail.lines("q", "j") if needs_tail else []
+    epilogue = Epilogue(
+        follow.bias is not None, follow.final, tail.lines if needs_tail else None, tuple(tail.extra),
+        tuple(math_imports(lines)),
+    )  # fmt: skip
+    recipe = recipe_of(head, short_name(head, follow), epilogue)
+    emit_recipe(low, recipe, head, [head, *values.nodes], {
+        "out": low.buffer(out),
+        "bias": key_buffer(low, follow.bias),
+        "mask": key_buffer(low, follow.operand),
+        "residual": key_buffer(low, follow.operand),
+        **{name: b for (name, _), b in zip(tail.extra, tail.buffers, strict=True)},
+    }, {"out", *tail.written})  # fmt: skip
+
+
+def key_buffer(low: Lowering, key: Key | None) -> Buffer | None:
+    return low.buffer(key[0]) if isinstance(key, tuple) else None
+
+
+def emit_recipe(
+    low: Lowering, recipe: Recipe, head: Node, nodes: Sequence[Node], roles: dict[str, Buffer | None],
+    written: set[str],
+) -> None:  # fmt: skip
+    """One launch per step; temporary buffers live between the steps."""
+    from nnjit.compiler.cpu.lower import flops_of, ops_text
+
+    by_role: dict[str, Buffer | None] = {"a": low.buffer(head.inputs[0]), **roles}
+    if len(head.inputs) > 1:
+        by_role["b"] = low.buffer(head.inputs[1])
+    names = {code: name for name, code in CODES.items() if name != "bool"}
+    for temp, (elements, code) in recipe.temps.items():
+        by_role[temp] = low.work(temp, parse_dim(elements), names[code])
+    seen: set[str] = set()
+    for step in recipe.steps:
+        buffers, writes = [], []
+        for position, ((name, code), role) in enumerate(
+            zip(step.template.params, step.args, strict=True)
+        ):
+            if role == "scratch":
+                b: Buffer | None = low.scratch(parse_dim(step.template.scratch), "uint8")
+            else:
+                b = by_role[role]
+            assert b is not None, (step.template.name, name, role)
+            first = role in recipe.temps and role not in seen
+            if role in written or (first and position == last_temp(step.args, recipe, seen)):
+                writes.append(position)
+            buffers.append(b)
+        seen |= {r for r in step.args if r in recipe.temps}
+        main = step is recipe.steps[-1]
+        ops = ops_text(nodes) if main else step.template.name.split("_")[0] + " " + head.op.name
+        low.emit(
+            step.template,
+            buffers,
+            writes,
+            nodes if main else [head],
+            ops,
+            flops_of(nodes) if main else (),
+        )
+
+
+def last_temp(args: Sequence[str], recipe: Recipe, seen: set[str]) -> int:
+    """The position of the temporary that a step writes: one that no step before has named."""
+    return max(i for i, r in enumerate(args) if r in recipe.temps and r not in seen)
+
+
+def parse_dim(text: int | str) -> Dim:
+    """A template's 'batch * 26' as a dim."""
+    if isinstance(text, int):
+        return text
+    out: Dim = 1
+    for part in text.replace("(", "").replace(")", "").split("*"):
+        part = part.strip()
+        out = out * (int(part) if part.isdigit() else symbol(unmangle(part)))
+    return out
+
+
+__all__ = ["contraction_launches", "emit_recipe", "is_number", "literal", "parse_dim"]

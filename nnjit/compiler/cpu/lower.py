@@ -1,0 +1,315 @@
+"""Groups become launches: kernels, their buffers, and which values overwrite a leaf in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nnjit.compiler.cpu import singles
+from nnjit.compiler.cpu.access import plain
+from nnjit.compiler.cpu.contractions import contraction_launches
+from nnjit.compiler.cpu.loops import LoopKernel
+from nnjit.compiler.cpu.naming import describe, kernel_name
+from nnjit.compiler.cpu.sinks import SinkKernel, reduce_partials
+from nnjit.compiler.cpu.text import dim_text, math_imports, mangle, times, used_symbols
+from nnjit.compiler.cpu.values import Values
+from nnjit.compiler.fuse import INDEX_VIEWS, Fusion, input_maps
+from nnjit.compiler.groups import Buffer, Group, Launch
+from nnjit.graph import PARAMETER, STATE, Node, users
+from nnjit.kernels.target import CODES, DTYPES
+from nnjit.kernels.template import Template
+from nnjit.spec import DTYPES as SIZES
+from nnjit.spec import Dim, Spec, product
+
+KINDS = {"input": "input", "parameter": "store", "state": "store", "constant": "constant"}
+FLAT_GRAIN = 1024  # least elements of a flat loop that are worth a chunk
+
+
+class Lowering:
+    """The state of one lowering: buffers by Node, launches so far."""
+
+    def __init__(self, fusion: Fusion):
+        self.fusion, self.graph = fusion, fusion.graph
+        self.order = fusion.graph.nodes()
+        self.users = users(self.order)
+        self.roots = set(map(fusion.base, fusion.graph.roots))
+        self.readers = self.base_readers()
+        self.buffers: dict[Node, Buffer] = {}
+        self.launches: list[Launch] = []
+        self.done: set[Node] = set()
+        self.symbols = fusion.graph.symbols
+        self.scratches: list[Buffer] = []
+
+    def base_readers(self) -> dict[Node, list[Node]]:
+        """For each buffer's Node, the Nodes of groups that read it, through reshapes too."""
+        out: dict[Node, list[Node]] = {n: [] for n in self.order}
+        for n in self.order:
+            if n not in self.fusion.aliases:
+                for x in n.inputs:
+                    out[self.fusion.base(x)].append(n)
+        return out
+
+    # -- buffers
+    def buffer(self, n: Node) -> Buffer:
+        """The buffer that holds n."""
+        n = self.fusion.base(n)
+        if n not in self.buffers:
+            kind = KINDS[n.op.name] if n.is_leaf else "work"
+            name = n.name or f"t{len(self.buffers)}"
+            self.buffers[n] = Buffer(name, kind, n.spec, n)
+        return self.buffers[n]
+
+    def work(self, name: str, elements: Dim, dtype: str) -> Buffer:
+        """A buffer between two kernels of one group."""
+        return Buffer(name, "work", Spec((elements,), dtype))
+
+    def scratch(self, elements: Dim, dtype: str) -> Buffer:
+        """Scratch, `elements` for each thread."""
+        return Buffer("scratch", "scratch", Spec((elements,), dtype))
+
+    def materialised(self, group: Group, extra: Sequence[Node] = ()) -> list[Node]:
+        """The Nodes of a group that something outside of it reads, in graph order."""
+        inside = {*group.nodes, *extra}
+        return [
+            n for n in self.order
+            if n in inside and (n in self.roots or any(u not in inside for u in self.users[n]))
+        ]  # fmt: skip
+
+    # -- updates in place
+    def place_updates(self) -> list[tuple[Node, Node]]:
+        """Give values the buffer of the leaf that they become, where every reader of the old value comes before.
+
+        Returns the (leaf, value) pairs that need a copy at the end.
+        """
+        copies, taken = [], set()
+        outputs = {self.fusion.base(n) for n in self.graph.outputs.values()}
+        for leaf, value in self.graph.updates.items():
+            node = self.fusion.base(value)
+            if node is leaf:
+                continue
+            free = not node.is_leaf and node not in taken and leaf not in outputs
+            if free and self.overwrites(leaf, node):
+                self.buffers[node] = self.buffer(leaf)
+                taken.add(node)
+            else:
+                copies.append((leaf, value))
+        return copies
+
+    def overwrites(self, leaf: Node, value: Node) -> bool:
+        """May `value` be written over `leaf` where it is computed?"""
+        home = self.fusion.of[value]
+        for reader in self.readers.get(leaf, []):
+            group = self.fusion.of[reader]
+            if group.index < home.index:
+                continue
+            if (
+                group.index > home.index
+                or home.kind != "loop"
+                or home.inner
+                or home.head is not None
+            ):
+                return False
+            if reader.op.name in INDEX_VIEWS or reader.op.kind == "random":
+                return False
+            maps = input_maps(reader, home.nodes[reader], ())
+            for x, m in zip(reader.inputs, maps, strict=True):
+                if self.fusion.base(x) is leaf:
+                    mine = plain(value.shape, home.nodes[value])
+                    if plain(x.shape, m).coefs != mine.coefs:
+                        return False
+        return True
+
+    # -- groups
+    def run(self) -> list[Launch]:
+        copies = self.place_updates()
+        first = self.save_leaves(copies)
+        for group in self.fusion.groups:
+            if group.head is not None or any(n.op.kind == "contraction" for n in group.nodes):
+                contraction_launches(self, group)
+            elif group.kind == "single":
+                singles.launch(self, group)
+            elif group.kind == "sink":
+                self.sink(group)
+            else:
+                self.loop(group)
+        for leaf, value in copies:
+            source = first.get(value, self.buffer(value))
+            self.copy(source, self.buffer(leaf), leaf)
+        return self.launches
+
+    def save_leaves(self, copies: list[tuple[Node, Node]]) -> dict[Node, Buffer]:
+        """Old values that are needed after their leaf may be gone: outputs that are updated leaves, and swaps."""
+        saved: dict[Node, Buffer] = {}
+        for name, n in self.graph.outputs.items():
+            leaf = self.fusion.base(n)
+            if leaf in self.graph.updates:
+                saved[n] = self.copy(
+                    self.buffer(leaf), self.work(name, leaf.spec.size, leaf.dtype), leaf
+                )
+                self.buffers[n] = saved[n]
+        for _, value in copies:
+            source = self.fusion.base(value)
+            if source.op in (PARAMETER, STATE) and source in self.graph.updates:
+                spec = source.spec
+                saved[value] = self.copy(
+                    self.buffer(source), self.work("old", spec.size, spec.dtype), source
+                )
+        return saved
+
+    def copy(self, source: Buffer, target: Buffer, node: Node) -> Buffer:
+        code = CODES[node.dtype]
+        body = ("for i in range(lo, hi):", "    y0[i] = x0[i]")
+        template = Template(
+            f"copy_{code}", f"copy_{code}: y0 = x0, flat", (), (), (("x0", code), ("y0", code)), body,
+            dim_text(node.spec.size), grain=FLAT_GRAIN,
+        )  # fmt: skip
+        self.emit(template, [source, target], [1], [node], "copy")
+        return target
+
+    def emit(
+        self, template: Template, buffers: Sequence[Buffer], writes: Sequence[int], nodes: Sequence[Node],
+        ops: str, flops: Sequence[Dim] = (), flat: bool = False,
+    ) -> None:  # fmt: skip
+        scopes = tuple(dict.fromkeys(n.scope for n in nodes if n.scope))
+        self.launches.append(
+            Launch(template, tuple(buffers), frozenset(writes), scopes, ops, tuple(flops), flat)
+        )
+
+    def params(
+        self, values: Values, outputs: Sequence[Node]
+    ) -> tuple[list[tuple[str, str]], list[Buffer], list[int]]:
+        """Parameters of a loop kernel: x0.. are read, y0.. written, z0.. read and then overwritten."""
+        reads = values.buffers_read()
+        written = {self.buffer(n): n for n in outputs}
+        names: list[tuple[str, str]] = []
+        buffers: list[Buffer] = []
+        writes: list[int] = []
+        count = {"x": 0, "y": 0, "z": 0}
+
+        def add(letter: str, b: Buffer) -> str:
+            name = f"{letter}{count[letter]}"
+            count[letter] += 1
+            names.append((name, CODES[b.spec.dtype]))
+            if letter != "x":
+                writes.append(len(buffers))
+            buffers.append(b)
+            return name
+
+        for x in reads:
+            b = self.buffer(x)
+            both = b in written
+            values.params[x] = add("z" if both else "x", b)
+            if both:
+                values.fresh.add(x)
+                values.params[written[b]] = values.params[x]
+        for n in outputs:
+            if n not in values.params:
+                values.params[n] = add("y", self.buffer(n))
+        return names, buffers, writes
+
+    def loop(self, group: Group) -> None:
+        """An elementwise group, or rows with reductions."""
+        outputs = self.materialised(group)
+        values = Values(self.fusion, group, self.order)
+        names, buffers, writes = self.params(values, outputs)
+        kernel = LoopKernel(values, outputs)
+        kernel.write()
+        if kernel.scratch:
+            elements, dtype = kernel.scratch
+            names.append(("scratch", CODES[dtype]))
+            buffers.append(self.scratch(elements, dtype))
+        self.finish(kernel, names, buffers, writes, group, values)
+
+    def finish(
+        self, kernel: LoopKernel, names: list[tuple[str, str]], buffers: list[Buffer], writes: list[int],
+        group: Group, values: Values,
+    ) -> None:  # fmt: skip
+        body = kernel.lines.text
+        flat = len(kernel.loops) == 1 and not group.inner
+        size = product([loop.extent for loop in kernel.loops])
+        per = size if isinstance(size, int) else size.factor * 32
+        trip = kernel.trip if isinstance(kernel.trip, int) else kernel.trip.factor * 32
+        grain = FLAT_GRAIN if flat else max(1, FLAT_GRAIN * max(trip, 1) // max(per, 1))
+        scratch: Dim = 0
+        if kernel.scratch:
+            scratch = times(kernel.scratch[0], SIZES[kernel.scratch[1]])
+        template = Template(
+            kernel_name(group, values, flat), describe(group, values, kernel, names), tuple(math_imports(body)),
+            used_symbols(body, self.symbols), tuple(names), tuple(body),
+            trip_text(kernel.trip), scratch if isinstance(scratch, int) else dim_text(scratch), grain,
+        )  # fmt: skip
+        self.emit(
+            template, buffers, writes, values.nodes, ops_text(values.nodes), flops_of(values.nodes),
+            flat and group.kind == "loop",
+        )  # fmt: skip
+
+    def sink(self, group: Group) -> None:
+        """Reductions over other axes than the last; with partial results, two launches."""
+        sinks = [n for n in self.order if n in group.nodes and n.op.kind == "reduce"]
+        outputs = [n for n in self.materialised(group) if n not in sinks]
+        values = Values(self.fusion, group, self.order)
+        names, buffers, writes = self.params(values, outputs)
+        kernel = SinkKernel(values, outputs)
+        several = kernel.partials > 1
+        targets = []
+        for k, n in enumerate(sinks):
+            size = times(kernel.kept_size, kernel.partials)
+            b = self.work(f"partials{k}", size, accumulated(n)) if several else self.buffer(n)
+            name = f"p{k}" if several else f"y{len(outputs) + k}"
+            names.append((name, CODES[b.spec.dtype]))
+            writes.append(len(buffers))
+            buffers.append(b)
+            targets.append(name)
+        kernel.write_sinks(targets)
+        self.finish(kernel, names, buffers, writes, group, values)
+        if several:
+            self.join(kernel, sinks, buffers[-len(sinks) :])
+
+    def join(self, kernel: SinkKernel, sinks: list[Node], partials: list[Buffer]) -> None:
+        body = reduce_partials(kernel.sums, kernel.kept_size, kernel.partials)
+        pairs = [(f"p{k}", CODES[b.spec.dtype]) for k, b in enumerate(partials)]
+        pairs += [(f"y{k}", CODES[n.dtype]) for k, n in enumerate(sinks)]
+        name = f"join_{'_'.join(dict.fromkeys(n.op.name for n in sinks))}_{kernel.partials}_{pairs[0][1]}"
+        doc = f"{name}: y[i] = the {kernel.partials} partial results p[i], p[i + {dim_text(kernel.kept_size)}], … joined in order"
+        template = Template(
+            name, doc, tuple(math_imports(body)), used_symbols(body, self.symbols), tuple(pairs), tuple(body),
+            trip_text(kernel.kept_size), grain=FLAT_GRAIN // kernel.partials,
+        )  # fmt: skip
+        buffers = [*partials, *(self.buffer(n) for n in sinks)]
+        self.emit(template, buffers, range(len(partials), len(buffers)), sinks, "join")
+
+
+def accumulated(n: Node) -> str:
+    """The dtype of a reduction's partial results."""
+    return n.dtype
+
+
+def trip_text(dim: Dim) -> int | str:
+    return dim if isinstance(dim, int) else dim_text(dim)
+
+
+def ops_text(nodes: Sequence[Node]) -> str:
+    """The ops of a launch, each once: 'multiply add relu'."""
+    return " ".join(dict.fromkeys(n.op.name for n in nodes))
+
+
+def flops_of(nodes: Sequence[Node]) -> list[Dim]:
+    """What each Node costs; one operation per element where its op does not say."""
+    out: list[Dim] = []
+    for n in nodes:
+        if n.op.flops is not None:
+            out.append(n.op.flops(n))
+        elif n.op.kind == "reduce":
+            out.append(n.inputs[0].spec.size)
+        elif n.op.kind in ("elementwise", "random"):
+            out.append(n.spec.size)
+    return out
+
+
+def lower(fusion: Fusion) -> tuple[list[Launch], dict[Node, Buffer]]:
+    """The launches of a fused graph, in order, and the buffer of each materialised Node and leaf."""
+    lowering = Lowering(fusion)
+    launches = lowering.run()
+    return launches, lowering.buffers
+
+
+__all__ = ["DTYPES", "Lowering", "lower", "mangle"]

@@ -1,0 +1,158 @@
+"""Groups of one Node that have a template of their own: pooling, gather and scatter, concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nnjit.compiler.cpu.text import dim_text, sum_text, times, used_symbols
+from nnjit.compiler.groups import Buffer, Group
+from nnjit.graph import Node
+from nnjit.kernels import window
+from nnjit.kernels.target import CODES
+from nnjit.kernels.template import Template
+from nnjit.spec import Dim, product
+
+if TYPE_CHECKING:
+    from nnjit.compiler.cpu.lower import Lowering
+
+
+def launch(low: Lowering, group: Group) -> None:
+    """Emit the launches of a single-Node group."""
+    (n,) = group.nodes
+    if n in low.done:
+        return
+    if n.op.name in ("max_pool", "max_pool_index"):
+        max_pool(low, n)
+    elif n.op.name in POOLS:
+        pool(low, n)
+    elif n.op.name == "concatenate":
+        concatenate(low, n)
+    elif n.op.name == "take_rows":
+        from nnjit.kernels import scatter
+
+        table, indices = n.inputs
+        t = scatter.gather_rows(
+            text_of(indices.spec.size), int_of(table.shape[0]), int_of(table.shape[1]),
+            CODES[table.dtype], CODES[indices.dtype],
+        )  # fmt: skip
+        by_name(low, n, t, {"table": table, "index": indices, "y": n})
+    elif n.op.name == "scatter_rows":
+        from nnjit.kernels import scatter
+
+        indices, dy = n.inputs
+        t = scatter.scatter_add_rows(
+            text_of(indices.spec.size), int_of(n.shape[0]), int_of(n.shape[1]),
+            CODES[dy.dtype], CODES[indices.dtype],
+        )  # fmt: skip
+        by_name(low, n, t, {"index": indices, "dy": dy, "dtable": n})
+    else:
+        raise AssertionError(f"no kernel for {n!r}")
+
+
+def text_of(d: Dim) -> int | str:
+    return d if isinstance(d, int) else dim_text(d)
+
+
+def int_of(d: Dim) -> int:
+    assert isinstance(d, int), d
+    return d
+
+
+def by_name(low: Lowering, n: Node, t: Template, roles: dict[str, Node], ops: str = "") -> None:
+    """Launch a template whose params have these names; what is not an input is written."""
+    buffers: list[Buffer] = []
+    writes: list[int] = []
+    for k, (name, _) in enumerate(t.params):
+        if name == "scratch":
+            from nnjit.compiler.cpu.contractions import parse_dim
+
+            buffers.append(low.scratch(parse_dim(t.scratch), "uint8"))
+            continue
+        if roles[name] not in n.inputs:
+            writes.append(k)
+        buffers.append(low.buffer(roles[name]))
+    flops = [n.op.flops(n)] if n.op.flops else [n.spec.size]
+    low.emit(t, buffers, writes, [n], ops or n.op.name, flops)
+
+
+def geometry(n: Node, image: Node) -> tuple:
+    """The arguments that all pooling templates begin with; image is what the window slides over."""
+    batch, h, w, c = image.shape
+    return (text_of(batch), *(int_of(d) for d in (h, w, c)), n.attrs["window"], n.attrs["strides"], n.attrs["padding"],
+            CODES[n.dtype if n.dtype.startswith("float") else n.inputs[0].dtype])  # fmt: skip
+
+
+def max_pool(low: Lowering, n: Node) -> None:
+    """Values and positions of the maxima, in one kernel where both are wanted."""
+    x = n.inputs[0]
+    same = [
+        u
+        for u in low.users[x]
+        if u.op.name.startswith("max_pool") and u.attrs == n.attrs and x in u.inputs
+    ]
+    value = next((u for u in same if u.op.name == "max_pool"), None)
+    index = next((u for u in same if u.op.name == "max_pool_index"), None)
+    t = window.max_pool(*geometry(n, x), with_index=index is not None)
+    roles = {"x": x, "y": n if value is None else value, "index": n if index is None else index}
+    low.done |= {u for u in (value, index) if u is not None}
+    buffers, writes = [], []
+    for k, (name, code) in enumerate(t.params):
+        if (
+            name == "y" and value is None
+        ):  # positions alone: the values go to memory that nobody reads
+            b = low.work("maxima", n.spec.size, x.dtype)
+        else:
+            b = low.buffer(roles[name])
+        if name != "x":
+            writes.append(k)
+        assert CODES[b.spec.dtype] == code, (name, b.spec, code)
+        buffers.append(b)
+    low.emit(t, buffers, writes, [n], "max_pool", [n.op.flops(n)] if n.op.flops else [x.spec.size])
+
+
+def pool(low: Lowering, n: Node) -> None:
+    """Average pooling and the gradients."""
+    make, names = POOLS[n.op.name]
+    options = {}
+    if "count_include_pad" in n.attrs:
+        options["count_include_pad"] = n.attrs["count_include_pad"]
+    image = n if n.op.name.endswith("_grad") else n.inputs[0]
+    t = make(*geometry(n, image), **options)
+    by_name(low, n, t, dict(zip(names, (*n.inputs, n), strict=True)))
+
+
+POOLS = {
+    "avg_pool": (window.avg_pool, ("x", "y")),
+    "avg_pool_grad": (window.avg_pool_grad, ("dy", "dx")),
+    "max_pool_grad": (window.max_pool_grad, ("dy", "index", "dx")),
+}
+
+
+def concatenate(low: Lowering, n: Node) -> None:
+    """Copy each input to its place: the trip runs over what lies before the axis."""
+    axis, code = n.attrs["axis"], CODES[n.dtype]
+    outer, total = product(n.shape[:axis]), product(n.shape[axis:])
+    sources = list(dict.fromkeys(low.fusion.base(x) for x in n.inputs))
+    names = {x: f"x{k}" for k, x in enumerate(sources)}
+    body = ["for i in range(lo, hi):"]
+    offset: list[tuple[str, Dim]] = []
+    for x in n.inputs:
+        size = product(x.shape[axis:])
+        target = sum_text([("i", total), *offset, ("j", 1)])
+        body += [
+            f"    for j in range({dim_text(size)}):",
+            f"        y0[{target}] = {names[low.fusion.base(x)]}[{sum_text([('i', size), ('j', 1)])}]",
+        ]
+        offset.append(("", size))
+    doc_shapes = " · ".join(str(x.spec) for x in n.inputs)
+    name = f"concatenate_{len(n.inputs)}_axis{axis}_{code}"
+    template = Template(
+        name, f"{name}: {doc_shapes} -> {n.spec}", (), used_symbols(body, low.symbols),
+        (*((v, code) for v in names.values()), ("y0", code)), tuple(body), text_of(outer),
+    )  # fmt: skip
+    buffers = [*(low.buffer(x) for x in sources), low.buffer(n)]
+    low.emit(template, buffers, [len(buffers) - 1], [n], "concatenate", [times(0, 1)])
+
+
+__all__: Sequence[str] = ["launch"]

@@ -1,0 +1,230 @@
+"""Reductions over leading or middle axes as kernels, with what feeds them elementwise fused in.
+
+Loops run in memory order. Where the first axis is reduced, a number of partial results fixed by the kernel is computed
+(one per trip index) and added up in order by a second kernel, so the result does not depend on who computes what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nnjit.compiler.cpu.access import Loop, depth
+from nnjit.compiler.cpu.loops import LoopKernel
+from nnjit.compiler.cpu.reduce import Accumulator
+from nnjit.compiler.cpu.text import dim_text, times
+from nnjit.compiler.cpu.values import Lines, Values
+from nnjit.compiler.fuse import reduced_axes
+from nnjit.graph import Node
+from nnjit.spec import Dim, Extent, product
+
+PARTIALS = 32  # partial results where the first axis is reduced and there is work for them
+WORK = 1 << 15  # elements of the domain from which partials pay; a symbol counts as 32
+UNROLL = 4  # rows added up before they join the sum in memory
+
+
+class SinkKernel(LoopKernel):
+    """Writes one sink group. All its reductions are over the same axes."""
+
+    def __init__(self, values: Values, outputs: list[Node]):
+        sinks = [n for n in values.nodes if n.op.kind == "reduce"]
+        values.inner = {a for a in reduced_axes(sinks[0]) if values.group.domain[a] != 1}
+        super().__init__(values, [n for n in outputs if n.op.kind != "reduce"])
+        self.sinks = sinks
+        self.cells = [n for n in values.nodes if n.op.kind != "reduce"]
+        self.first = bool(self.loops) and self.loops[0].reduced
+        kept = [loop for loop in self.loops if not loop.reduced]
+        self.kept_size = product([loop.extent for loop in kept])
+        self.partials = PARTIALS if self.first and self.big() else 1
+        self.sums = [Accumulator.of(n, f"a{k}") for k, n in enumerate(sinks)]
+        self.targets: list[str] = []
+
+    def big(self) -> bool:
+        size = 1
+        for loop in self.loops:
+            extent = loop.extent
+            size *= extent.factor * 32 if isinstance(extent, Extent) else extent
+        return size >= WORK
+
+    # -- text
+    def write_sinks(self, targets: Sequence[str]) -> None:
+        """The body; targets are the parameters that take the sums (partials or results)."""
+        self.targets = list(targets)
+        self.uses = self.v.occurrences(self.v.nodes)
+        self.seed_lines()
+        self.load_uses(0, list(self.v.access), self.uses)
+        if not self.loops:
+            self.trip = 1
+            self.cell()
+            for n, a, name in zip(self.sinks, self.sums, self.targets, strict=True):
+                self.lines.add(f"{name}[0] = {self.v.name(self.v.keys[n][0])}")
+            return
+        if self.first:
+            self.open_partial()
+        else:
+            self.open_chunk(self.loops[:1])
+            self.load_uses(1, list(self.v.access), self.uses)
+        opened = 0 if self.first else 1
+        if self.plain_tail(opened):
+            self.accumulate_locally(opened, "=")
+        else:
+            self.zero(opened)
+            self.walk(opened)
+
+    def open_partial(self) -> None:
+        self.trip = self.partials
+        if self.partials == 1:
+            self.first_last = ("0", dim_text(self.loops[0].extent))
+            return
+        extent = dim_text(self.loops[0].extent)
+        self.lines.loop("p", "lo", "hi")
+        self.lines.add(f"first = {extent} * p // {self.partials}")
+        self.lines.add(f"last = {extent} * (p + 1) // {self.partials}")
+        self.first_last = ("first", "last")
+
+    def bounds(self, loop: Loop) -> tuple[str, str]:
+        if self.first and loop is self.loops[0]:
+            return self.first_last
+        return "0", dim_text(loop.extent)
+
+    def plain_tail(self, opened: int) -> bool:
+        """Are all loops from here on reduced? Then locals hold the sums."""
+        return all(loop.reduced for loop in self.loops[opened:])
+
+    def target_index(self, opened: Sequence[Loop]) -> str:
+        """Flat index into the sums, over the kept loops' variables."""
+        terms = (
+            [f"p * {dim_text(self.kept_size)}"] if self.partials > 1 and self.kept_size != 1 else []
+        )
+        if self.partials > 1 and self.kept_size == 1:
+            terms = ["p"]
+        kept = [loop for loop in self.loops if not loop.reduced]
+        for k, loop in enumerate(kept):
+            if loop not in opened:
+                continue
+            step = product([x.extent for x in kept[k + 1 :]])
+            terms.append(loop.name if step == 1 else f"{loop.name} * {dim_text(step)}")
+        return " + ".join(terms) or "0"
+
+    def zero(self, opened: int) -> None:
+        """Start the sums in memory."""
+        rest = [loop for loop in self.loops[opened:] if not loop.reduced]
+        size = product([loop.extent for loop in rest])
+        base = self.target_index(self.loops[:opened])
+        self.lines.loop("z", "0", dim_text(size))
+        for name, a in zip(self.targets, self.sums, strict=True):
+            place = "z" if base == "0" else f"{base} + z"
+            self.lines.add(f"{name}[{place}] = {a.identity()}")
+        self.lines.level -= 1
+
+    def walk(self, opened: int) -> None:
+        """Open the loops one by one; the innermost either adds into memory or sums up locally first."""
+        loop = self.loops[opened]
+        rest = self.loops[opened:]
+        if all(x.reduced for x in rest):
+            self.accumulate_locally(opened, "join")
+            return
+        simple = all(a.kind == "sum" for a in self.sums) and not self.outputs
+        if loop.reduced and len(rest) == 2 and not rest[1].reduced and simple:
+            self.unrolled(opened)
+            return
+        self.lines.loop(loop.name, *self.bounds(loop))
+        self.load_uses(opened + 1, list(self.v.access), self.uses)
+        if opened + 1 == len(self.loops):
+            self.cell()
+            self.add_to_memory([[self.v.name(self.v.keys[n][0])] for n in self.sinks])
+            self.store(self.outputs)
+        else:
+            self.walk(opened + 1)
+        self.lines.level -= 1
+
+    def unrolled(self, opened: int) -> None:
+        """Rows of the last axis, four at a time, so that the sums pass through the cache a quarter as often."""
+        row, column = self.loops[opened:]
+        first, last = self.bounds(row)
+        stop = f"{last} - {UNROLL - 1}"
+        self.lines.loop(row.name, first, stop, str(UNROLL))
+        self.lines.loop(column.name, "0", dim_text(column.extent))
+        self.rows_of_four(opened, row, column)
+        self.lines.level -= 2
+        span = last if first == "0" else f"({last} - {first})"
+        self.lines.loop(row.name, f"{last} - {span} % {UNROLL}", last)
+        self.load_uses(opened + 1, list(self.v.access), self.uses)
+        self.lines.loop(column.name, "0", dim_text(column.extent))
+        self.load_uses(opened + 2, list(self.v.access), self.uses)
+        self.cell()
+        self.add_to_memory([[self.v.name(self.v.keys[n][0])] for n in self.sinks])
+        self.lines.level -= 2
+
+    def rows_of_four(self, opened: int, row: Loop, column: Loop) -> None:
+        values: list[list[str]] = [[] for _ in self.sinks]
+        loops = list(self.loops)
+        by_column = [k for k in self.v.access if isinstance(k, tuple) and self.only(k, column)]
+        for key in by_column:
+            self.v.bind_use(key, loops, 2, self.lines)
+        for r in range(UNROLL):
+            name = row.name if r == 0 else f"({row.name} + {r})"
+            self.loops = [*loops[:opened], Loop(name, row.extent, row.axes, True), column]
+            for level in (opened + 1, opened + 2):
+                keys = [k for k in self.v.access if k not in by_column]
+                self.load_uses(level, keys, self.uses)
+            self.cell()
+            for out, n in zip(values, self.sinks, strict=True):
+                key = self.v.keys[n][0]
+                if not self.v.name(key).startswith("v"):
+                    self.v.bind(key, self.v.name(key), 2, self.lines, force=True)
+                out.append(self.v.name(key))
+        self.loops = loops
+        self.add_to_memory(values)
+
+    def only(self, key: tuple, column: Loop) -> bool:
+        """Does this use depend on the column alone, so that it is loaded once for the four rows?"""
+        return bool(self.v.access[key].axes) and self.v.access[key].axes <= set(column.axes)
+
+    def add_to_memory(self, values: list[list[str]]) -> None:
+        index = self.target_index(self.loops)
+        for name, a, terms in zip(self.targets, self.sums, values, strict=True):
+            value = terms[0]
+            if len(terms) == UNROLL:
+                value = f"(({terms[0]} + {terms[1]}) + ({terms[2]} + {terms[3]}))"
+            self.lines.add(f"{name}[{index}] = {a.join(f'{name}[{index}]', value)}")
+
+    def accumulate_locally(self, opened: int, how: str) -> None:
+        """All loops that are left are reduced: sum up in locals, then store or join."""
+        level = self.lines.level
+        for a in self.sums:
+            self.lines.add(a.start())
+        for k in range(opened, len(self.loops)):
+            self.lines.loop(self.loops[k].name, *self.bounds(self.loops[k]))
+            self.load_uses(k + 1, list(self.v.access), self.uses)
+        self.cell()
+        index = self.loops[-1].name
+        for n, a in zip(self.sinks, self.sums, strict=True):
+            for line in a.add(self.v.name(self.v.keys[n][0]), index):
+                self.lines.add(line)
+        self.store(self.outputs)
+        self.lines.level = level
+        place = self.target_index(self.loops[:opened])
+        for name, a in zip(self.targets, self.sums, strict=True):
+            value = a.result if how == "=" else a.join(f"{name}[{place}]", a.result)
+            self.lines.add(f"{name}[{place}] = {value}")
+
+    def cell(self) -> None:
+        """The elementwise part at one index."""
+        self.bind_nodes(self.cells, self.uses)
+
+
+def reduce_partials(sinks: Sequence[Accumulator], size: Dim, count: int) -> list[str]:
+    """Lines of the kernel that joins the partial results p0, p1, … into y0, y1, … in order."""
+    out = Lines()
+    out.loop("i", "lo", "hi")
+    for k, a in enumerate(sinks):
+        out.add(f"a{k} = p{k}[i]")
+        out.loop("q", "1", str(count))
+        step = times(size, 1)
+        out.add(f"a{k} = {a.join(f'a{k}', f'p{k}[i + q * {dim_text(step)}]')}")
+        out.level -= 1
+        out.add(f"y{k}[i] = a{k}")
+    return out.text
+
+
+__all__ = ["PARTIALS", "SinkKernel", "depth", "reduce_partials"]

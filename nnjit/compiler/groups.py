@@ -1,0 +1,85 @@
+"""Group, Buffer and Launch: what fusion, lowering and the plan hand to each other.
+
+A Group is a set of Nodes that one recipe computes. A Launch is one kernel with its buffers. Nothing here knows a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nnjit.graph import Node
+from nnjit.kernels.template import Template
+from nnjit.spec import Dim, Spec, evaluate
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes that are computed together.
+
+    kind: "loop" (elementwise, with reductions over the `inner` last axes fused in), "sink" (elementwise into reductions
+    over other axes) or "single" (one contraction, window, gather, concatenation). domain is the loops' shape. nodes maps
+    each Node to the domain axis of each of its own axes (-1: broadcast). head is the contraction that a loop follows.
+    Groups run in ascending index.
+    """
+
+    index: int
+    kind: str
+    domain: tuple[Dim, ...] = ()
+    inner: int = 0
+    nodes: dict[Node, tuple[int, ...]] = field(default_factory=dict)
+    head: Node | None = None
+    holds_update: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """Memory of one value. kind: input, store (parameter or state), constant, work or scratch (per thread)."""
+
+    name: str
+    kind: str
+    spec: Spec
+    node: Node | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """One kernel and the buffers of its parameters, in order. `writes` are positions in buffers.
+
+    flat: the kernel is one loop over all elements, so launches of it over adjacent memory can be
+    merged. members: what a merged launch stands for; its trip covers all of them.
+    """
+
+    template: Template
+    buffers: tuple[Buffer, ...]
+    writes: frozenset[int]
+    scopes: tuple[str, ...]
+    ops: str
+    flops: tuple[Dim, ...] = ()
+    flat: bool = False
+    members: tuple[Launch, ...] = ()
+    merged_trip: int = 0
+
+    @property
+    def trip(self) -> int | str:
+        return self.merged_trip or self.template.trip
+
+    @property
+    def touched(self) -> list[Buffer]:
+        """Every buffer that is read or written, those of members too."""
+        return list(dict.fromkeys(b for m in (self, *self.members) for b in m.buffers))
+
+    @property
+    def written(self) -> list[Buffer]:
+        return list(
+            dict.fromkeys(m.buffers[i] for m in (self, *self.members) for i in sorted(m.writes))
+        )
+
+    def flop_count(self, extents: Mapping[str, int]) -> int:
+        """Floating-point operations when the symbols have these values."""
+        return sum(evaluate(f, extents) for f in self.flops)
+
+    def byte_count(self, extents: Mapping[str, int]) -> int:
+        """Bytes read and written, each buffer once, scratch left out."""
+        used = (b for b in self.touched if b.kind != "scratch")
+        return sum(evaluate(b.spec.nbytes, extents) for b in used)

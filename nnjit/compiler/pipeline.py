@@ -1,0 +1,50 @@
+"""The compiler on one screen: a Graph becomes a Plan.
+
+expand, simplify, share, prune (passes) → fuse → lower → merge updates → plan. Each stage can be printed: NNJIT_DEBUG=3
+shows the graph after each pass, 4 the emitted source; NNJIT_CHECK=1 verifies the graph after each pass.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from nnjit import config
+from nnjit.compiler.cpu.lower import lower
+from nnjit.compiler.fuse import Fusion, fuse
+from nnjit.compiler.merge import Layout, merge_updates
+from nnjit.compiler.passes import PASSES
+from nnjit.compiler.plan import Plan, make_plan
+from nnjit.graph import Graph, show, verify
+from nnjit.kernels.template import render
+
+
+def optimise(graph: Graph) -> Graph:
+    """All passes, in order."""
+    for run in PASSES:
+        graph = run(graph)
+        if config.check():
+            verify(graph)
+        if config.debug() >= 3:
+            print(f"-- after {run.__name__}\n{show(graph)}", file=sys.stderr)
+    return graph
+
+
+def compile_graph(graph: Graph, layout: Layout | None = None) -> Plan:
+    """The Plan of a graph whose store leaves lie as `layout` says (leaf name -> block, byte offset)."""
+    graph = optimise(graph)
+    fusion: Fusion = fuse(graph)
+    launches, buffers = lower(fusion)
+    outputs = {name: (buffers[n] if n in buffers else buffers[fusion.base(n)], n)
+               for name, n in graph.outputs.items() if not fusion.base(n).is_leaf or n in buffers}  # fmt: skip
+    pinned = {b for b, _ in outputs.values()}
+    launches, strips = merge_updates(launches, layout or {}, pinned)
+    plan = make_plan(graph, launches, buffers, outputs, strips)
+    if config.debug() >= 4:
+        print(source(plan), file=sys.stderr)
+    return plan
+
+
+def source(plan: Plan) -> str:
+    """The text of every kernel of a Plan, each once, in order of first use."""
+    texts = dict.fromkeys(render(launch.template) for launch in plan.launches)
+    return "\n\n".join(texts)

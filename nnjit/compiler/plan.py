@@ -1,0 +1,134 @@
+"""Plan: every launch, every buffer's lifetime, and where each lies once the extents are known.
+
+Regions: inputs and stores are where their owners keep them; constants, work and scratch belong to the Plan. The work
+arena is planned by lifetime: buffers that live at the same time never overlap; a strip is a group of buffers that one
+merged launch reads as one, so they lie at fixed distances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nnjit.compiler.groups import Buffer, Launch
+from nnjit.graph import Graph, Node
+from nnjit.spec import evaluate
+
+ALIGN = 64
+
+
+def align(n: int) -> int:
+    """n rounded up to the next multiple of 64."""
+    return -(-n // ALIGN) * ALIGN
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Work buffers at fixed byte distances from each other; `span` is the bytes of all."""
+
+    offsets: dict[Buffer, int]
+    span: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a device needs to run a graph."""
+
+    graph: Graph
+    launches: tuple[Launch, ...]
+    buffers: Mapping[Node, Buffer]
+    lives: Mapping[Buffer, tuple[int, int]]  # work buffers: first and last launch
+    strips: tuple[Strip, ...] = ()
+    outputs: Mapping[str, tuple[Buffer, Node]] = field(default_factory=dict)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return self.graph.symbols
+
+    def arrange(self, extents: Mapping[str, int]) -> Arrangement:
+        """Byte offsets of all work buffers, constants and scratch for these extents."""
+        blocks = [Block(b, evaluate(b.spec.nbytes, extents), *self.lives[b]) for b in self.lives]
+        in_strip = {b: s for s in self.strips for b in s.offsets}
+        blocks = [b for b in blocks if b.key not in in_strip]
+        for s in self.strips:
+            lives = [self.lives[b] for b in s.offsets]
+            blocks.append(Block(s, s.span, min(a for a, _ in lives), max(z for _, z in lives)))
+        places, total = place(blocks)
+        offsets: dict[Buffer, int] = {}
+        for key, at in places.items():
+            if isinstance(key, Strip):
+                offsets.update({b: at + d for b, d in key.offsets.items()})
+            else:
+                offsets[key] = at
+        scratch = max(
+            (evaluate(b.spec.nbytes, extents) for launch in self.launches for b in launch.buffers
+             if b.kind == "scratch"), default=0,
+        )  # fmt: skip
+        return Arrangement(dict(extents), offsets, total, align(scratch))
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Offsets into the work arena, its size, and the scratch of one thread, in bytes."""
+
+    extents: dict[str, int]
+    offsets: dict[Buffer, int]
+    work: int
+    scratch: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Something to place: its bytes, and the first and last launch that need it."""
+
+    key: Buffer | Strip
+    size: int
+    first: int
+    last: int
+
+
+def place(blocks: Sequence[Block]) -> tuple[dict[Buffer | Strip, int], int]:
+    """Offsets such that blocks which live at the same time never overlap; largest first, at the lowest gap."""
+    placed: list[tuple[int, int, Block]] = []  # offset, end
+    out: dict[Buffer | Strip, int] = {}
+    total = 0
+    for block in sorted(blocks, key=lambda b: (-b.size, b.first)):
+        size = align(max(block.size, 1))
+        taken = sorted(
+            (a, z)
+            for a, z, other in placed
+            if other.first <= block.last and block.first <= other.last
+        )
+        at = 0
+        for a, z in taken:
+            if at + size <= a:
+                break
+            at = max(at, z)
+        placed.append((at, at + size, block))
+        out[block.key] = at
+        total = max(total, at + size)
+    return out, total
+
+
+def lifetimes(
+    launches: Sequence[Launch], outputs: Sequence[Buffer]
+) -> dict[Buffer, tuple[int, int]]:
+    """First and last launch of each work buffer; what is an output lives to the end."""
+    lives: dict[Buffer, tuple[int, int]] = {}
+    for i, launch in enumerate(launches):
+        for b in launch.touched:
+            if b.kind == "work":
+                lives[b] = (lives[b][0] if b in lives else i, i)
+    for b in outputs:
+        if b.kind == "work":
+            lives[b] = (lives[b][0], len(launches))
+    return lives
+
+
+def make_plan(
+    graph: Graph, launches: Sequence[Launch], buffers: Mapping[Node, Buffer],
+    outputs: Mapping[str, tuple[Buffer, Node]], strips: Sequence[Strip] = (),
+) -> Plan:  # fmt: skip
+    """A Plan of lowered launches."""
+    lives = lifetimes(launches, [b for b, _ in outputs.values()])
+    return Plan(graph, tuple(launches), buffers, lives, tuple(strips), outputs)

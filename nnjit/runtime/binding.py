@@ -1,0 +1,127 @@
+"""Binding a Plan: for the extents at hand, where everything lies, how long each trip is, how it is cut into chunks.
+
+A Bound holds the rows that the driver walks. Inputs are read where the caller has them: their addresses are put into
+the argument tables before each run. Everything else has a fixed address from bind to bind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nnjit.compiler.cpu.text import mangle, unmangle
+from nnjit.compiler.groups import Buffer, Launch
+from nnjit.compiler.plan import Arrangement, Plan
+from nnjit.runtime.buffers import aligned
+from nnjit.runtime.store import Store
+from nnjit.spec import evaluate
+
+FLOPS_PER_US = (
+    5e4  # a core does at least this much: for the decision whether a launch is worth two threads
+)
+BYTES_PER_US = 1e4
+PARALLEL_US = 2.0  # serial work below which a launch is not cut
+CHUNK_US = 2.0  # work of one chunk
+MAX_CHUNKS = 32
+
+
+def address(array: np.ndarray) -> int:
+    """Where an array's data begin."""
+    return array.__array_interface__["data"][0]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One launch as it will run: trip count, chunks, alignment of their limits."""
+
+    launch: Launch
+    trip: int
+    chunks: int
+    align: int
+
+
+def row_of(launch: Launch, extents: Mapping[str, int], names: Mapping[str, int]) -> Row:
+    """Trip and chunks of a launch. Chunks depend on the extents alone, never on the threads."""
+    trip = number(launch.trip, names)
+    grain = max(1, launch.template.grain)
+    work = max(launch.flop_count(extents) / FLOPS_PER_US, launch.byte_count(extents) / BYTES_PER_US)
+    units = -(-trip // grain)
+    if work < PARALLEL_US or units < 2:
+        return Row(launch, trip, 1, grain)
+    return Row(launch, trip, max(1, min(MAX_CHUNKS, units, int(work / CHUNK_US) + 1)), grain)
+
+
+def number(value: int | str, names: Mapping[str, int]) -> int:
+    """The value of a trip count or size: an int, or an expression of symbols."""
+    if isinstance(value, int):
+        return value
+    return int(eval(value, {"__builtins__": {}}, dict(names)))
+
+
+@dataclass(eq=False)
+class Memory:
+    """The arena and the scratch of one executable; they grow, and then every Bound is made anew."""
+
+    work: np.ndarray = field(default_factory=lambda: aligned(64))
+    scratch: np.ndarray = field(default_factory=lambda: aligned(64))
+    threads: int = 1
+    generation: int = 0
+
+    def reserve(self, a: Arrangement, threads: int) -> None:
+        """Room for an arrangement on this many threads."""
+        scratch = a.scratch * max(threads, self.threads)
+        if (
+            a.work <= self.work.nbytes
+            and scratch <= self.scratch.nbytes
+            and threads <= self.threads
+        ):
+            return
+        self.threads = max(threads, self.threads)
+        if a.work > self.work.nbytes:
+            self.work = aligned(a.work)
+        if scratch > self.scratch.nbytes:
+            self.scratch = aligned(scratch)
+        self.generation += 1
+
+
+class Binder:
+    """Places buffers for one Plan and Store: arrays by Buffer."""
+
+    def __init__(self, plan: Plan, store: Store, memory: Memory):
+        self.plan, self.store, self.memory = plan, store, memory
+        self.constants: dict[Buffer, np.ndarray] = {}
+        for b in {b for launch in plan.launches for b in launch.touched if b.kind == "constant"}:
+            assert b.node is not None
+            value = b.node.attrs["value"]
+            home = aligned(max(value.nbytes, 64))
+            home[: value.nbytes] = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+            self.constants[b] = home
+
+    def bytes_of(self, b: Buffer, a: Arrangement) -> np.ndarray:
+        """The bytes from a buffer's start to the end of the region that it lies in."""
+        if b.kind == "work":
+            return self.memory.work[a.offsets[b] :]
+        if b.kind == "scratch":
+            return self.memory.scratch
+        if b.kind == "constant":
+            return self.constants[b]
+        block, offset = self.store.layout[b.name]
+        return self.store.blocks[block][offset:]
+
+    def array(self, b: Buffer, a: Arrangement) -> np.ndarray:
+        """A buffer as an array of its shape."""
+        shape = tuple(evaluate(d, a.extents) for d in b.spec.dims)
+        size = int(np.prod(shape)) * np.dtype(b.spec.dtype).itemsize
+        return self.bytes_of(b, a)[:size].view(b.spec.dtype).reshape(shape)
+
+
+def named(extents: Mapping[str, int]) -> dict[str, int]:
+    """Values by the names that kernel text uses."""
+    return {mangle(k): v for k, v in extents.items()}
+
+
+def words_of(launch: Launch, extents: Mapping[str, int]) -> list[int]:
+    """The symbols' values, in the order of the kernel's parameters."""
+    return [extents[unmangle(s)] for s in launch.template.symbols]

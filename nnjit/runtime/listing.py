@@ -1,0 +1,38 @@
+"""The program as text: launch, layers, kernel, buffers and trip count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nnjit.compiler.groups import Buffer
+from nnjit.compiler.plan import Arrangement, Plan
+from nnjit.spec import evaluate
+
+
+def listing(plan: Plan, rows: Sequence, a: Arrangement) -> str:
+    """One line a launch, then the memory."""
+    lines = [
+        f"program {plan.graph.name}: {len(rows)} launches, "
+        + ", ".join(f"{k} = {v}" for k, v in a.extents.items())
+    ]
+    for k, row in enumerate(rows):
+        launch = row.launch
+        layers = ", ".join(launch.scopes) or "-"
+        names = [
+            ("*" if i in launch.writes else "") + place(b, a)
+            for i, b in enumerate(launch.buffers)
+        ]  # fmt: skip
+        merged = f", {len(launch.members)} merged" if launch.members else ""
+        lines.append(
+            f"{k:4d}  {launch.template.name}  [{layers}]  trip {row.trip} in {row.chunks} chunk(s){merged}  ({', '.join(names)})"
+        )
+    work, scratch = a.work, a.scratch
+    lines.append(f"work arena {work} bytes, scratch {scratch} bytes a thread; * is written")
+    return "\n".join(lines)
+
+
+def place(b: Buffer, a: Arrangement) -> str:
+    """'conv2d/kernel' or 't12@4096:8192' (offset and bytes in the work arena)."""
+    if b.kind != "work":
+        return b.name
+    return f"{b.name}@{a.offsets[b]}:{evaluate(b.spec.nbytes, a.extents)}"

@@ -1,0 +1,105 @@
+"""Devices that run a Plan: what the cpu and the python device share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nnjit import config
+from nnjit.compiler.pipeline import compile_graph, source
+from nnjit.compiler.plan import Arrangement, Plan
+from nnjit.graph import Graph, Node
+from nnjit.kernels.template import render, signature
+from nnjit.runtime.binding import Binder, Memory, Row, named, row_of
+from nnjit.runtime.cache import KernelSource
+from nnjit.runtime.executable import Executable
+from nnjit.runtime.listing import listing
+from nnjit.runtime.store import Store
+from nnjit.spec import evaluate
+
+KEPT_BOUNDS = 16  # bindings (one per batch size) that an executable remembers
+
+
+class PlannedExecutable(Executable):
+    """Devices that run a Plan: arrangements by extents, and the arrays behind every buffer."""
+
+    def __init__(self, graph: Graph, store: Store):
+        super().__init__(graph, store)
+        self.compiled: Plan = compile_graph(graph, store.layout)
+        self.memory = Memory()
+        self.binder = Binder(self.compiled, store, self.memory)
+        texts = [(launch.template, render(launch.template)) for launch in self.compiled.launches]
+        self.kernels = [KernelSource(t.name, signature(t), text) for t, text in texts]
+        self.bounds: dict[tuple, Any] = {}
+
+    def plan(self) -> Plan:
+        """The Plan: launches, buffers, lifetimes."""
+        return self.compiled
+
+    def arrange(self, **extents: int) -> Arrangement:
+        """Where everything lies for these extents: arrange(batch=32)."""
+        return self.compiled.arrange(extents)
+
+    def source(self) -> str:
+        """Every kernel's text, each once."""
+        return source(self.compiled)
+
+    def rows(self, extents: Mapping[str, int]) -> list[Row]:
+        """Trip counts and chunks for these extents."""
+        names = named(extents)
+        return [row_of(launch, extents, names) for launch in self.compiled.launches]
+
+    def listing(self, **extents: int) -> str:
+        """The program as a table: launch, layers, kernel, buffers, trip count."""
+        return listing(self.compiled, self.rows(extents), self.compiled.arrange(extents))
+
+    def bound(self, extents: Mapping[str, int]) -> Any:
+        """What `bind` made for these extents, made anew if memory has moved."""
+        key = tuple(extents.values())
+        found = self.bounds.get(key)
+        stale = config.threads() > self.memory.threads
+        if found is None or stale or found.generation != self.memory.generation:
+            arrangement = self.compiled.arrange(extents)
+            self.memory.reserve(arrangement, config.threads())
+            if len(self.bounds) >= KEPT_BOUNDS:
+                self.bounds.pop(next(iter(self.bounds)))
+            found = self.bounds[key] = self.bind(arrangement)
+        return found
+
+    def bind(self, a: Arrangement) -> Any:
+        raise NotImplementedError
+
+    def outputs(self, a: Arrangement, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Views of the outputs."""
+        out = {}
+        for name, n in self.compiled.graph.outputs.items():
+            if name in self.compiled.outputs:
+                buffer, _ = self.compiled.outputs[name]
+                value = self.binder.array(buffer, a)
+            else:
+                value = self.leaf_value(n, arrays)
+            out[name] = value.reshape(
+                [d if isinstance(d, int) else evaluate(d, a.extents) for d in n.shape]
+            )
+        return out
+
+    def output_leaves(self) -> list[Node]:
+        """Leaves that outputs name directly."""
+        found = []
+        for name, n in self.compiled.graph.outputs.items():
+            if name not in self.compiled.outputs:
+                while n.inputs:
+                    n = n.inputs[0]
+                found.append(n)
+        return found
+
+    def leaf_value(self, leaf: Node, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        while leaf.inputs:
+            leaf = leaf.inputs[0]
+        if leaf.op.name == "input":
+            return arrays[leaf.name]
+        if leaf.op.name == "constant":
+            return leaf.attrs["value"]
+        return self.store.arrays[leaf.name]
