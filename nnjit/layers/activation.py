@@ -8,6 +8,7 @@ from typing import Any
 from nnjit import ops
 from nnjit.errors import ArgumentError
 from nnjit.layers.base import REGISTRY, Layer
+from nnjit.layers.core import settings
 from nnjit.spec import normal_axes
 
 
@@ -81,7 +82,7 @@ class PReLU(Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self._alpha = (alpha_initializer, alpha_regularizer, alpha_constraint)
+        self._alpha = settings(alpha_initializer, alpha_regularizer, alpha_constraint)
         shared = [shared_axes] if isinstance(shared_axes, int) else list(shared_axes or [])
         self.shared_axes = tuple(shared)
 

@@ -9,7 +9,7 @@ from nnjit import activations, ops
 from nnjit.errors import ArgumentError, ShapeError, nearest
 from nnjit.graph import Node
 from nnjit.layers.base import REGISTRY, Layer
-from nnjit.layers.core import channels_last, known, last_axis, positive
+from nnjit.layers.core import channels_last, known, last_axis, positive, settings
 from nnjit.spec import shape_text
 
 Pair = int | Sequence[int]
@@ -50,7 +50,7 @@ class _Conv(Layer):
     _kernel: tuple  # initializer, regularizer, constraint
     _bias: tuple
 
-    def _settings(self, kernel_size, strides, padding, data_format, dilation_rate) -> None:
+    def _geometry(self, kernel_size, strides, padding, data_format, dilation_rate) -> None:
         self.kernel_size = pair(self, "kernel_size", kernel_size)
         self.strides = pair(self, "strides", strides)
         self.dilation_rate = pair(self, "dilation_rate", dilation_rate)
@@ -116,7 +116,7 @@ class Conv2D(_Conv):
         **kwargs: Any,
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self._settings(kernel_size, strides, padding, data_format, dilation_rate)
+        self._geometry(kernel_size, strides, padding, data_format, dilation_rate)
         self.filters = positive(self, "filters", filters)
         self.groups = positive(self, "groups", groups)
         if self.filters % self.groups:
@@ -124,8 +124,8 @@ class Conv2D(_Conv):
                 f"{self.name}: filters={filters} must be a multiple of groups={groups}"
             )
         self.activation, self.use_bias = activations.get(activation), use_bias
-        self._kernel = (kernel_initializer, kernel_regularizer, kernel_constraint)
-        self._bias = (bias_initializer, bias_regularizer, bias_constraint)
+        self._kernel = settings(kernel_initializer, kernel_regularizer, kernel_constraint)
+        self._bias = settings(bias_initializer, bias_regularizer, bias_constraint)
 
     def build(self, input_shape):
         channels = self._channels(input_shape)
@@ -171,11 +171,11 @@ class DepthwiseConv2D(_Conv):
         **kwargs: Any,
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self._settings(kernel_size, strides, padding, data_format, dilation_rate)
+        self._geometry(kernel_size, strides, padding, data_format, dilation_rate)
         self.depth_multiplier = positive(self, "depth_multiplier", depth_multiplier)
         self.activation, self.use_bias = activations.get(activation), use_bias
-        self._kernel = (depthwise_initializer, depthwise_regularizer, depthwise_constraint)
-        self._bias = (bias_initializer, bias_regularizer, bias_constraint)
+        self._kernel = settings(depthwise_initializer, depthwise_regularizer, depthwise_constraint)
+        self._bias = settings(bias_initializer, bias_regularizer, bias_constraint)
 
     def build(self, input_shape):
         channels = self._channels(input_shape)

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nnjit import activations, ops
+from nnjit import activations, constraints, initializers, ops, regularizers
 from nnjit.errors import ArgumentError, ShapeError
 from nnjit.graph import Node, current_scope
 from nnjit.layers.base import REGISTRY, Layer
 from nnjit.spec import Dim, shape_text
+
+
+def settings(initializer: Any, regularizer: Any, constraint: Any) -> tuple:
+    """What `add_weight` wants, from names, configurations or objects."""
+    if initializer is None:
+        raise ArgumentError("an initializer is None: expected a name or an object")
+    return (
+        initializers.get(initializer),
+        regularizers.get(regularizer),
+        constraints.get(constraint),
+    )
 
 
 def positive(layer: Layer, option: str, value: Any) -> int:
@@ -61,8 +72,8 @@ class Dense(Layer):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.units = positive(self, "units", units)
         self.activation, self.use_bias = activations.get(activation), use_bias
-        self._kernel = (kernel_initializer, kernel_regularizer, kernel_constraint)
-        self._bias = (bias_initializer, bias_regularizer, bias_constraint)
+        self._kernel = settings(kernel_initializer, kernel_regularizer, kernel_constraint)
+        self._bias = settings(bias_initializer, bias_regularizer, bias_constraint)
 
     def build(self, input_shape):
         shape = (known(self, input_shape), self.units)
@@ -105,7 +116,9 @@ class Embedding(Layer):
             raise ArgumentError(f"{self.name}: mask_zero=True is not supported; layers see no mask")
         self.input_dim = positive(self, "input_dim", input_dim)
         self.output_dim = positive(self, "output_dim", output_dim)
-        self._table = (embeddings_initializer, embeddings_regularizer, embeddings_constraint)
+        self._table = settings(
+            embeddings_initializer, embeddings_regularizer, embeddings_constraint
+        )
         self._given_weights = weights[0] if isinstance(weights, list | tuple) else weights
 
     @property

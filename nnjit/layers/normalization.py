@@ -8,7 +8,7 @@ from nnjit import ops
 from nnjit.errors import ArgumentError, ShapeError
 from nnjit.graph import Node
 from nnjit.layers.base import REGISTRY, Layer
-from nnjit.layers.core import known
+from nnjit.layers.core import known, settings
 from nnjit.spec import shape_text
 
 
@@ -46,8 +46,8 @@ class BatchNormalization(Layer):
             raise ArgumentError(f"{self.name}: axis={axis!r}: expected a whole number")
         self.axis, self.momentum, self.epsilon = axis, float(momentum), float(epsilon)
         self.center, self.scale = center, scale
-        self._beta = (beta_initializer, beta_regularizer, beta_constraint)
-        self._gamma = (gamma_initializer, gamma_regularizer, gamma_constraint)
+        self._beta = settings(beta_initializer, beta_regularizer, beta_constraint)
+        self._gamma = settings(gamma_initializer, gamma_regularizer, gamma_constraint)
         self._moving = (moving_mean_initializer, moving_variance_initializer)
 
     def build(self, input_shape):
@@ -60,8 +60,8 @@ class BatchNormalization(Layer):
         self.moving_mean = self.add_weight(shape, mean, "moving_mean", trainable=False)
         self.moving_variance = self.add_weight(shape, variance, "moving_variance", trainable=False)
 
-    def _affine(self, name: str, shape: tuple[int, ...], settings: tuple):
-        initializer, regularizer, constraint = settings
+    def _affine(self, name: str, shape: tuple[int, ...], given: tuple):
+        initializer, regularizer, constraint = given
         return self.add_weight(
             shape, initializer, name, regularizer=regularizer, constraint=constraint
         )
