@@ -7,8 +7,10 @@ so that a loss shows it, and adding to it does nothing.
 
 from __future__ import annotations
 
+from nnjit.kernels.blocks import Dim, check_symbols, symbols_of
 from nnjit.kernels.template import Template
 
+LOCALS = ("lo", "hi", "tid", "table", "index", "y", "dy", "dtable", "row", "a", "b", "c", "e", "i")
 INDEX_CODES = ("i4", "i8", "u1", "u4")
 #: elements of the result that are worth a chunk
 GRAIN = 4096
@@ -16,29 +18,33 @@ GRAIN = 4096
 RANGES = 16
 
 
-def check(kind: str, table_rows: int, width: int, index_dtype: str) -> None:
+def check(kind: str, n: Dim, table_rows: int, width: int, index_dtype: str) -> tuple[str, ...]:
+    """The symbols of n, after a look at the arguments."""
     if index_dtype not in INDEX_CODES:
         expected = ", ".join(INDEX_CODES)
         raise ValueError(f"{kind}: index dtype must be one of {expected}, got {index_dtype!r}")
     if table_rows < 1 or width < 1:
         raise ValueError(f"{kind}: table of {table_rows} rows of {width}: both must be at least 1")
+    return check_symbols(kind, symbols_of(n), LOCALS)
 
 
 def gather_rows(
-    n: int | str, table_rows: int, width: int, dtype: str = "f4", index_dtype: str = "i4"
+    n: Dim, table_rows: int, width: int, dtype: str = "f4", index_dtype: str = "i4"
 ) -> Template:
     """y[i] = table[index[i]]: table (table_rows, width), index (n) -> y (n, width).
 
-    n is an int or a symbol. Rows of an index below 0 or beyond the table are NaN, for integers 0.
+    n is an int, or an expression of symbols such as 'batch * 26'. Rows of an index below 0 or
+    beyond the table are NaN, for integers 0.
     """
-    check("gather_rows", table_rows, width, index_dtype)
+    symbols = check("gather_rows", n, table_rows, width, index_dtype)
     is_float = dtype.startswith("f")
+    outside = "NaN" if is_float else "0"
     return Template(
         name=f"gather_rows_{table_rows}x{width}_{dtype}_{index_dtype}",
-        doc=f"""y[i] = table[index[i]]; {"NaN" if is_float else "0"} where the index is outside of the table.
+        doc=f"""y[i] = table[index[i]]; {outside} where the index is outside of the table.
 table ({table_rows}, {width}) · index (n) -> y (n, {width}); rows lo..hi of y.""",
         imports=("from math import nan",) if is_float else (),
-        symbols=(n,) if isinstance(n, str) else (),
+        symbols=symbols,
         params=(("table", dtype), ("index", index_dtype), ("y", dtype)),
         body=(
             "for i in range(lo, hi):",
@@ -58,21 +64,21 @@ table ({table_rows}, {width}) · index (n) -> y (n, {width}); rows lo..hi of y."
 
 
 def scatter_add_rows(
-    n: int | str, table_rows: int, width: int, dtype: str = "f4", index_dtype: str = "i4"
+    n: Dim, table_rows: int, width: int, dtype: str = "f4", index_dtype: str = "i4"
 ) -> Template:
     """dtable = 0, then dtable[index[i]] += dy[i] for i in order: index (n), dy (n, width).
 
     A chunk owns a range of table rows and reads all indices, so the order of the sums never
-    changes. Indices outside of the table are skipped. n is an int or a symbol.
+    changes. Indices outside of the table are skipped. n is as in gather_rows.
     """
-    check("scatter_add_rows", table_rows, width, index_dtype)
+    symbols = check("scatter_add_rows", n, table_rows, width, index_dtype)
     return Template(
         name=f"scatter_add_rows_{table_rows}x{width}_{dtype}_{index_dtype}"
         + (f"_n{n}" if isinstance(n, int) else ""),
         doc=f"""dtable[index[i]] += dy[i] for all i in order, from dtable = 0.
 index (n) · dy (n, {width}) -> dtable ({table_rows}, {width}); rows lo..hi of dtable.""",
         imports=(),
-        symbols=(n,) if isinstance(n, str) else (),
+        symbols=symbols,
         params=(("index", index_dtype), ("dy", dtype), ("dtable", dtype)),
         body=(
             f"for e in range(lo * {width}, hi * {width}):",

@@ -7,6 +7,7 @@ rows of the result, so chunks are free.
 
 from __future__ import annotations
 
+from nnjit.kernels.blocks import Dim
 from nnjit.kernels.template import Template
 from nnjit.kernels.window_text import (
     UNROLL,
@@ -22,7 +23,7 @@ from nnjit.kernels.window_text import (
 
 
 def max_pool(
-    n: int | str,
+    n: Dim,
     h: int,
     w: int,
     c: int,
@@ -84,7 +85,7 @@ x (n, {h}, {w}, {c}) -> y (n, {g.ho}, {g.wo}, {c}); rows lo..hi of n * {g.ho} re
 
 
 def avg_pool(
-    n: int | str,
+    n: Dim,
     h: int,
     w: int,
     c: int,
@@ -130,7 +131,7 @@ x (n, {h}, {w}, {c}) -> y (n, {g.ho}, {g.wo}, {c}); rows lo..hi of n * {g.ho} re
 
 
 def max_pool_grad(
-    n: int | str,
+    n: Dim,
     h: int,
     w: int,
     c: int,
@@ -177,7 +178,7 @@ dy, index (n, {g.ho}, {g.wo}, {c}) -> dx (n, {h}, {w}, {c}); lo..hi of n * {rows
 
 
 def avg_pool_grad(
-    n: int | str,
+    n: Dim,
     h: int,
     w: int,
     c: int,

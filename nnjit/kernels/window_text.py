@@ -6,12 +6,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nnjit.kernels.blocks import Dim, check_symbols, product, symbols_of
 from nnjit.kernels.template import indent
 
 #: the largest window whose positions are written out; larger ones are loops
 UNROLL = 16
 #: elements of the result that are worth a chunk
 GRAIN = 4096
+#: names of pointers, which a run-time symbol must not have
+LOCALS = ("lo", "hi", "tid", "x", "y", "index", "dy", "dx")
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -114,11 +117,14 @@ def plus(expression: str, number: int) -> str:
     return f"{expression} {'+' if number > 0 else '-'} {abs(number)}" if number else expression
 
 
-def pooled_rows(n: int | str, rows: int, elements: int) -> dict:
+def pooled_rows(n: Dim, rows: int, elements: int) -> dict:
     """symbols, trip count and grain of a kernel over `rows` rows an image, each of `elements`."""
-    trip: int | str = n * rows if isinstance(n, int) else f"{n} * {rows}"
-    symbols = () if isinstance(n, int) else (n,)
-    return {"symbols": symbols, "trip": trip, "grain": max(1, GRAIN // elements)}
+    symbols = check_symbols("pooling", symbols_of(n), LOCALS)
+    return {
+        "symbols": symbols,
+        "trip": product(n, rows),
+        "grain": max(1, GRAIN // elements),
+    }
 
 
 def forward_body(

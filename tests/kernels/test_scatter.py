@@ -62,6 +62,19 @@ def test_scatter_add(shape, dtype, index_dtype):
     assert np.array_equal(plain, whole)
 
 
+def test_count_may_be_an_expression():
+    table, index, inside, rng = make(7, 3, 40, "f4", "i4", outside=False)
+    t = gather_rows("batch * 20", 7, 3)
+    (y,) = launch(t, {"table": table, "index": index}, {"y": (40, 3)}, rng, batch=2)
+    np.testing.assert_array_equal(y, table[index])
+    dy = np.ones((40, 3), "f4")
+    t = scatter_add_rows("batch * 20", 7, 3)
+    (d,) = launch(t, {"index": index, "dy": dy}, {"dtable": (7, 3)}, rng, batch=2)
+    np.testing.assert_array_equal(d[:, 0], np.bincount(index, minlength=7))
+    with pytest.raises(ValueError, match="'index' is a variable of the kernel"):
+        gather_rows("index", 7, 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
