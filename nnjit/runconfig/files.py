@@ -60,10 +60,15 @@ def write_predictions(file: str, values: np.ndarray, classes: tuple[str, ...]) -
         np.savez(buffer, predictions=values)
     else:
         buffer.write(_csv(values, classes).encode())
+    write_file(file, buffer.getvalue())
+
+
+def write_file(file: str, data: bytes) -> None:
+    """Replace a file as a whole; CacheError names it where that cannot be."""
     try:
-        write_atomic(path, buffer.getvalue())
+        write_atomic(file, data)
     except OSError as e:
-        raise CacheError(f"{path}: cannot be written: {(e.strerror or str(e)).lower()}") from None
+        raise CacheError(f"{file}: cannot be written: {(e.strerror or str(e)).lower()}") from None
 
 
 def _csv(values: np.ndarray, classes: tuple[str, ...]) -> str:

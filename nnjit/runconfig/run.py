@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnjit.saving import load_model
-
 from nnjit.errors import ConfigError
 from nnjit.models import Model
 from nnjit.runconfig import tables
@@ -17,6 +15,7 @@ from nnjit.runconfig.data import PARTS, Prepared, filled_in, prepare_data
 from nnjit.runconfig.folder import RunFolder, is_run
 from nnjit.runconfig.reading import read_config
 from nnjit.runconfig.schema import Config
+from nnjit.saving import load_model
 from nnjit.training.callbacks import Callback, EarlyStopping
 from nnjit.training.checkpoint import BackupAndRestore
 from nnjit.training.loggers import JSONLogger, ModelCheckpoint

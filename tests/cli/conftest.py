@@ -37,13 +37,13 @@ optimizer = { name = "adam", learning_rate = 0.01 }
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def invoke():
     """invoke("train", …) -> click's result."""
     return lambda *arguments: CliRunner().invoke(cli, [str(a) for a in arguments])
 
 
-@pytest.fixture()
+@pytest.fixture
 def nnjit_process():
     """nnjit_process("train", …) -> a finished subprocess of the real command."""
 
