@@ -120,7 +120,10 @@ def helper_modules(text: str) -> set[str]:
 
 
 def _imported(text: str) -> set[str]:
-    names = {package + dotted for package, dotted in _IMPORTS.findall(text)}
+    names = set()
+    for package, dotted in _IMPORTS.findall(text):
+        parts = [package, *dotted[1:].split(".")]
+        names |= {".".join(parts[:end]) for end in range(2, len(parts) + 1)}  # module or attribute
     for package, listed in _FROM.findall(text):
         names |= {f"{package}.{name}" for name in re.findall(r"\w+", listed)}
     return names

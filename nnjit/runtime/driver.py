@@ -2,7 +2,7 @@
 
 A row is eight int64 words:
 
-    0 address of the kernel               4 flags: 1 = all chunks on the calling thread
+    0 address of the kernel            4 flags: 1 = all chunks on the calling thread
     1 address of its argument table    5 number of words in the table
     2 trip count                       6 align: chunk limits are multiples of it (0 or 1: any)
     3 chunks                           7 not used
