@@ -56,15 +56,20 @@ def words(seed: Any, stream: Any, step: Any, index: Any) -> tuple[Any, Any]:
     return philox2x32(index & MASK, ((index >> 32) + offset) & MASK, key)
 
 
+def element_words(*place: Value) -> tuple[Value, Value]:
+    """`words` of integers as kernels have them, signed."""
+    return words(*(convert(v, "u8") for v in place))
+
+
 def bits(seed: Value, stream: Value, step: Value, index: Value) -> Value:
     """The 64 random bits of an element."""
-    low, high = words(seed, stream, step, index)
+    low, high = element_words(seed, stream, step, index)
     return low | (high << 32)
 
 
 def uniform_f4(seed: Value, stream: Value, step: Value, index: Value) -> Value:
     """Uniform in [0, 1): a multiple of 2**-24."""
-    low, _ = words(seed, stream, step, index)
+    low, _ = element_words(seed, stream, step, index)
     return convert(convert(low >> 8, "i4"), "f4") * 2.0**-24
 
 
@@ -94,19 +99,20 @@ def normal_of(low: Value, high: Value, formulas: Any, code: str) -> Value:
 
 def normal_f4(seed: Value, stream: Value, step: Value, index: Value) -> Value:
     """Standard normal, at most 6.7 from 0; within 4 ulp of `philox_normal`."""
-    return normal_of(*words(seed, stream, step, index), math_f4, "f4")
+    return normal_of(*element_words(seed, stream, step, index), math_f4, "f4")
 
 
 def normal_f8(seed: Value, stream: Value, step: Value, index: Value) -> Value:
     """Standard normal of 64 random bits, at most 6.7 from 0; within 4 ulp of `philox_normal`."""
-    return normal_of(*words(seed, stream, step, index), math_f8, "f8")
+    return normal_of(*element_words(seed, stream, step, index), math_f8, "f8")
 
 
 def numpy_bits(seed: Any, stream: Any, step: Any, index: Any) -> Any:
     """The 64 random bits of elements: NumPy's meaning of `bits`, for scalars or an array of
     indices.
     """
-    low, high = words(*(np.asarray(v, np.uint64) for v in (seed, stream, step, index)))
+    where = [np.uint64(int(v) % 2**64) for v in (seed, stream, step)]
+    low, high = words(*where, np.asarray(index, np.uint64))
     return low | (high << 32)
 
 
@@ -126,7 +132,7 @@ def numpy_normal(words64: Any, dtype: Any) -> Any:
     return (radius * np.where((quarter + 1) & 2, -wave, wave)).astype(dtype)
 
 
-ARGS = ("u8", "u8", "u8", "u8")
+ARGS = ("i8", "i8", "i8", "i8")
 
 
 def element(name: str, formula: Any, draw: Any, dtype: Any, result: str) -> Function:
@@ -147,7 +153,7 @@ def philox_bits(seed: int, stream: int, step: int, shape: Any) -> np.ndarray:
     """uint64 array of random bits: element i of the flat array is philox_bits_u8(seed, stream,
     step, i).
 
-    seed, stream and step are integers in 0..2**64-1.
+    seed, stream and step are integers, taken modulo 2**64.
     """
     count = int(np.prod(shape, dtype=np.int64))
     return numpy_bits(seed, stream, step, np.arange(count, dtype=np.uint64)).reshape(shape)

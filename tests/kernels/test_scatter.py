@@ -63,7 +63,7 @@ def test_scatter_add(shape, dtype, index_dtype):
 
 
 def test_count_may_be_an_expression():
-    table, index, inside, rng = make(7, 3, 40, "f4", "i4", outside=False)
+    table, index, _, rng = make(7, 3, 40, "f4", "i4", outside=False)
     t = gather_rows("batch * 20", 7, 3)
     (y,) = launch(t, {"table": table, "index": index}, {"y": (40, 3)}, rng, batch=2)
     np.testing.assert_array_equal(y, table[index])
