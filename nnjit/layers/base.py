@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnjit import constraints, graph, ops, regularizers
-from nnjit.errors import ArgumentError, GraphError, ShapeError
+from nnjit.errors import ArgumentError, ShapeError
 from nnjit.graph import Node, Scope, current_scope, enter, scoped, state_node
 from nnjit.layers.calls import call_nodes, called_layers, leaves, trace, tree_map
 from nnjit.layers.inputs import Input, dims, plain_shape
@@ -257,8 +257,6 @@ class Layer(Configurable):
     def _ensure_built(self, x: Any) -> None:
         if self.built:
             return
-        if getattr(self, "activity_regularizer", self) is self:
-            raise GraphError(f"{type(self).__name__}.__init__ must call super().__init__()")
         shape = tree_map(lambda v: plain_shape(v.shape) if isinstance(v, Node) else None, x)
         self.build(shape)
         self.built = True
