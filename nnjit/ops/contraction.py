@@ -64,10 +64,12 @@ def matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False)
     a, b = promote(a, b, takes="number")
     if min(a.rank, b.rank) == 0:
         raise ShapeError(f"{_text(a.shape, b.shape, False, False)}: a number is no matrix; use *")
-    if a.rank == 1:
-        return squeeze(matmul(expand_dims(a, 0), b, False, transpose_b), -2)
-    if b.rank == 1:
-        return squeeze(matmul(a, expand_dims(b, 1), transpose_a, False), -1)
+    if a.rank == 1 or b.rank == 1:
+        rows = expand_dims(a, 0) if a.rank == 1 else a
+        columns = expand_dims(b, 1) if b.rank == 1 else b
+        ones = [axis for axis, x in ((-2, a), (-1, b)) if x.rank == 1]
+        y = matmul(rows, columns, transpose_a and a.rank > 1, transpose_b and b.rank > 1)
+        return squeeze(y, ones)
     if a.rank == b.rank == 2:
         return _product(a, b, transpose_a, transpose_b)
     if b.rank == 2:
