@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nnjit.kernels import math_any, math_f4, math_f8
+from nnjit.kernels import math_angle, math_any, math_f4, math_f8
 from nnjit.kernels.scalar import Function
 
 
@@ -42,6 +42,8 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     "softplus": wide(stable_softplus),
     "erf": wide(math.erf),
     "pow": wide(np.power),
+    "sin": wide(np.sin),
+    "cos": wide(np.cos),
     "sqrt": np.sqrt,
     "rsqrt": lambda x: x.dtype.type(1) / np.sqrt(x),
     "floor": np.floor,
@@ -70,6 +72,8 @@ sigmoid_f4 = define("sigmoid", math_f4, "f4")
 softplus_f4 = define("softplus", math_f4, "f4")
 erf_f4 = define("erf", math_f4, "f4")
 pow_f4 = define("pow", math_f4, "f4", 2)
+sin_f4 = Function("sin_f4", math_angle.sin_f4, MEANINGS["sin"], ("f4",), "f4")
+cos_f4 = Function("cos_f4", math_angle.cos_f4, MEANINGS["cos"], ("f4",), "f4")
 sqrt_f4 = define("sqrt", math_any, "f4")
 rsqrt_f4 = define("rsqrt", math_any, "f4")
 floor_f4 = define("floor", math_any, "f4")
@@ -88,6 +92,8 @@ sigmoid_f8 = define("sigmoid", math_f8, "f8")
 softplus_f8 = define("softplus", math_f8, "f8")
 erf_f8 = define("erf", math_f8, "f8")
 pow_f8 = define("pow", math_f8, "f8", 2)
+sin_f8 = Function("sin_f8", math_angle.sin_f8, MEANINGS["sin"], ("f8",), "f8")
+cos_f8 = Function("cos_f8", math_angle.cos_f8, MEANINGS["cos"], ("f8",), "f8")
 sqrt_f8 = define("sqrt", math_any, "f8")
 rsqrt_f8 = define("rsqrt", math_any, "f8")
 floor_f8 = define("floor", math_any, "f8")

@@ -142,13 +142,13 @@ def erf(x: Value) -> Value:
     return select(t < 0.93, near * x + x, with_sign(tail, x))
 
 
-def sin_near(x: Value, z: Value) -> Value:
-    """sin(x) for |x| <= pi / 4, z = x * x."""
+def sin_near(x: Value, z: Value, low: Value | float = 0.0) -> Value:
+    """sin(x + low) for |x| <= pi / 4, z = x * x, low tiny against x."""
     p = polynomial(
         z, -7.489281914815784e-13, 1.6056322629980037e-10, -2.5052086415979905e-08,
         2.755731913041292e-06, -0.00019841269841058135, 0.0083333333333331, -0.16666666666666666,
     )  # fmt: skip
-    return p * (z * x) + x
+    return (p * (z * x) + low) + x
 
 
 def cos_near(z: Value) -> Value:

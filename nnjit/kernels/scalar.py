@@ -13,7 +13,7 @@ Only `contract` is allowed inside a formula: products and sums may fuse, nothing
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -253,6 +253,24 @@ def rounded(x: Value) -> tuple[Value, Value]:
     magic = 1.5 * 2.0 ** FORMATS[x.code][1]
     t = x + magic
     return t - magic, to_bits(t) - to_bits(t.like(magic))
+
+
+def lookup(name: str, table: Sequence[float], index: Value) -> Value:
+    """table[index] in float64; the index must be in range. The table becomes a constant of the
+    module.
+    """
+    from llvmlite import ir
+
+    bd, module = index.bd, index.bd.module
+    data = module.globals.get(name)
+    if data is None:
+        double = ir.DoubleType()
+        kind = ir.ArrayType(double, len(table))
+        data = ir.GlobalVariable(module, kind, name)
+        data.initializer = ir.Constant(kind, [ir.Constant(double, v) for v in table])
+        data.global_constant, data.linkage = True, "internal"
+    place = bd.gep(data, [ir.Constant(ir.IntType(64), 0), index.v], inbounds=True)
+    return index.made(bd.load(place), "f8")
 
 
 Formula = Callable[..., Value]

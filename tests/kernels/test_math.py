@@ -54,7 +54,7 @@ def erf(x):
 
 REFERENCE = {
     "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh,
-    "sigmoid": sigmoid, "softplus": softplus, "erf": erf, "pow": np.power,
+    "sigmoid": sigmoid, "softplus": softplus, "erf": erf, "pow": np.power, "sin": np.sin, "cos": np.cos,
 }  # fmt: skip
 
 #: the stated error in ulp
@@ -63,6 +63,7 @@ ULP = {
     "softplus_f4": 2, "erf_f4": 2, "pow_f4": 1,
     "exp_f8": 1.5, "expm1_f8": 2, "log_f8": 1.5, "log1p_f8": 2, "tanh_f8": 3, "sigmoid_f8": 3,
     "softplus_f8": 3, "erf_f8": 3, "pow_f8": 2,
+    "sin_f4": 2, "cos_f4": 2, "sin_f8": 2, "cos_f8": 2,
 }  # fmt: skip
 PAIRED = ("pow",)
 
@@ -174,6 +175,8 @@ CASES = {
     "sigmoid": [(-np.inf, 0), (np.inf, 1), (np.nan, np.nan), (0, 0.5)],
     "softplus": [(-np.inf, 0), (np.inf, np.inf), (np.nan, np.nan)],
     "erf": [(-np.inf, -1), (np.inf, 1), (np.nan, np.nan), (0, 0)],
+    "sin": [(0, 0), (np.inf, np.nan), (-np.inf, np.nan), (np.nan, np.nan)],
+    "cos": [(0, 1), (np.inf, np.nan), (-np.inf, np.nan), (np.nan, np.nan)],
     "sqrt": [(-1, np.nan), (np.inf, np.inf), (4, 2), (0, 0)],
     "rsqrt": [(0, np.inf), (4, 0.5), (np.inf, 0), (-1, np.nan)],
     "floor": [(-0.5, -1), (2.5, 2), (np.nan, np.nan)],

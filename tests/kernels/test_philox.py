@@ -65,7 +65,12 @@ def kernel_numbers(name, code, seed, stream, step, start, n, jit=True):
     return y
 
 
-PLACES = [(0, 0, 0, 0), (-3, 1, 2, 5), (12345678901234, 7, 3, 5), (2**62 + 1, 2**40, 2**33, 2**32 - 50)]
+PLACES = [
+    (0, 0, 0, 0),
+    (-3, 1, 2, 5),
+    (12345678901234, 7, 3, 5),
+    (2**62 + 1, 2**40, 2**33, 2**32 - 50),
+]
 
 
 @pytest.mark.parametrize("place", PLACES)
