@@ -138,8 +138,65 @@ class Fuser:
                 self.start(n)
             if n in self.updates:
                 self.of[n].holds_update = True
-        groups = sorted(self.groups, key=lambda g: g.index)
+        groups = self.joined(sorted(self.groups, key=lambda g: g.index))
         return Fusion(self.graph, groups, self.of, self.aliases)
+
+    # -- whole groups
+    def joined(self, groups: list[Group]) -> list[Group]:
+        """Groups over the same loops that read something in common become one, at the earlier's place.
+
+        So a loss, its gradient and a metric over the same logits read them once.
+        """
+        kept: list[Group] = []
+        for g in groups:
+            home = next((k for k in reversed(kept) if self.may_absorb(k, g)), None)
+            if home is None:
+                kept.append(g)
+                continue
+            home.inner = max(home.inner, g.inner)
+            home.nodes.update(g.nodes)
+            self.of.update(dict.fromkeys(g.nodes, home))
+        return kept
+
+    def may_absorb(self, home: Group, g: Group) -> bool:
+        """Is everything that g reads known at home, and are the loops the same?"""
+        if home.kind != g.kind or g.kind == "single" or home.domain != g.domain or not g.domain:
+            return False
+        if home.head is not None or g.head is not None or home.holds_update or g.holds_update:
+            return False
+        if g.kind == "sink" and (self.pattern(home) != self.pattern(g) or self.counts(home, g)):
+            return False
+        if home.inner and g.inner and home.inner != g.inner:
+            return False
+        reads = {self.source(x) for n in g.nodes for x in n.inputs} - set(g.nodes)
+        if any(self.of[x].index > home.index for x in reads if x in self.of):
+            return False
+        if g.kind == "sink" and any(x.op.kind == "reduce" for x in reads if x in home.nodes):
+            return False
+        if not all(self.agrees(n, g, home) for n in g.nodes):
+            return False
+        if any(n in self.aliases and self.source(n) in home.nodes for m in g.nodes for n in m.inputs):
+            return False
+        theirs = {self.source(x) for n in home.nodes for x in n.inputs} | set(home.nodes)
+        return any(x in theirs and x.spec.size != 1 for x in reads)
+
+    def agrees(self, n: Node, g: Group, home: Group) -> bool:
+        """Does n, moved from g to home, find the values computed there at its own place?"""
+        if not any(x in home.nodes for x in n.inputs):
+            return True
+        if n.op.name in INDEX_VIEWS or n.op.kind == "random":
+            return False
+        wants = [(x, self.map_from(x, n, g)) for x in n.inputs if x in home.nodes]
+        return all(m == home.nodes[x] for x, m in wants)
+
+    def counts(self, *groups: Group) -> bool:
+        """Does a group hold an argmax or argmin?"""
+        return any(n.op.name.startswith("arg") for g in groups for n in g.nodes)
+
+    def source(self, n: Node) -> Node:
+        while n in self.aliases:
+            n = n.inputs[0]
+        return n
 
     def position(self, n: Node) -> int:
         return self.limit[n] if n in self.aliases else self.of[n].index

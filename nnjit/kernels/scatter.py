@@ -10,7 +10,7 @@ from __future__ import annotations
 from nnjit.kernels.blocks import Dim, check_symbols, symbols_of
 from nnjit.kernels.template import Template
 
-LOCALS = ("lo", "hi", "tid", "table", "index", "y", "dy", "dtable", "row", "a", "b", "c", "e", "i")
+LOCALS = "lo hi tid table index y dy dtable row a b c e i"
 INDEX_CODES = ("i4", "i8", "u1", "u4")
 #: elements of the result that are worth a chunk
 GRAIN = 4096

@@ -14,7 +14,7 @@ UNROLL = 16
 #: elements of the result that are worth a chunk
 GRAIN = 4096
 #: names of pointers, which a run-time symbol must not have
-LOCALS = ("lo", "hi", "tid", "x", "y", "index", "dy", "dx")
+LOCALS = "lo hi tid x y index dy dx"
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]

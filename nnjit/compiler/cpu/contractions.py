@@ -316,7 +316,7 @@ def emit_recipe(
                 writes.append(position)
             buffers.append(b)
         seen |= {r for r in step.args if r in recipe.temps}
-        main = step is recipe.steps[-1]
+        main = step is next(s for s in recipe.steps if not s.template.name.startswith("pack"))
         ops = ops_text(nodes) if main else step.template.name.split("_")[0] + " " + head.op.name
         low.emit(
             step.template,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from nnjit.compiler.cpu.access import Access, Loop, collapse, depth, index_text
 from nnjit.compiler.cpu.reduce import Accumulator
 from nnjit.compiler.cpu.text import dim_text, load, stored, sum_text, times
-from nnjit.compiler.cpu.values import Key, Lines, Values, is_costly, is_number
+from nnjit.compiler.cpu.values import Key, Lines, Values, bare, is_costly, is_number
 from nnjit.graph import Node
 from nnjit.spec import Dim, Extent, product
 
@@ -116,9 +116,7 @@ class LoopKernel:
         for n in outputs:
             index = index_text(self.v.own_access(n), self.loops)
             name = self.v.params[n]
-            text = self.v.name(n)
-            if text.startswith("(") and text.endswith(")") and text.count("(") == 1:
-                text = text[1:-1]
+            text = bare(self.v.name(n))
             self.lines.add(f"{name}[{index}] = {stored(text, n.dtype)}")
 
     # -- rows with reductions

@@ -28,8 +28,24 @@ from nnjit.kernels.target import CODES
 Use = tuple[Node, tuple[int, ...]]  # something outside of the group, seen through an axis map
 Key = Node | Use
 INLINE = 44  # longest text that stays where it is used
-ATOM = re.compile(r"\w+(\[[^\[\]]*\]|\((\w|\.|-)*\))?|\w+\([^()]*\)|\(.*\)")
 COSTLY = re.compile(r"\b(exp|expm1|log|log1p|tanh|sigmoid|softplus|erf|sin|cos|pow)_|philox")
+
+
+def is_atom(text: str) -> bool:
+    """A name, number, call, load or parenthesis: can an operator stand beside it?"""
+    head = re.match(r"\w*(\.\w+)?", text)
+    rest = text[head.end() :] if head else text
+    level = 0
+    for k, c in enumerate(rest):
+        level += (c in "([") - (c in ")]")
+        if level == 0 and k < len(rest) - 1 and not (c == ")" and rest[k + 1] == "["):
+            return False
+    return level == 0
+
+
+def bare(text: str) -> str:
+    """Without parentheses around the whole."""
+    return text[1:-1] if text.startswith("(") and is_atom(text) else text
 
 
 class Lines:
@@ -112,13 +128,13 @@ class Values:
     def bind(self, key: Key, text: str, uses: int, lines: Lines, force: bool = False) -> None:
         """Name a value: its own text where short and used once, else a new local."""
         if not force and uses <= 1 and len(text) <= INLINE:
-            self.names[key] = text if ATOM.fullmatch(text) and "][" not in text else f"({text})"
+            self.names[key] = text if is_atom(text) else f"({text})"
             return
         if re.fullmatch(r"\w+|[a-z]\d\([-\w.]+\)", text):
             self.names[key] = text
             return
         self.names[key] = self.local()
-        lines.add(f"{self.names[key]} = {text}")
+        lines.add(f"{self.names[key]} = {bare(text)}")
 
     def load_text(self, key: Key, loops: list[Loop]) -> str:
         """The load of a use, or of a view's element, at the current place."""
