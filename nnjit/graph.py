@@ -117,21 +117,16 @@ class Node:
         raise TypeError("a symbolic value cannot be iterated: slice it, x[i]")
 
     if TYPE_CHECKING:  # installed by nnjit.ops.operators
-
-        def _binary(self, other: Any) -> Node: ...
-
-        def _unary(self) -> Node: ...
-
-        def _method(self, *args: Any, **options: Any) -> Node: ...
-
-        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _binary
-        __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _binary
-        __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = _binary
-        __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = _binary
-        __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = _binary
-        __neg__ = __abs__ = __invert__ = _unary
-        reshape = astype = sum = mean = max = min = _method
         T: Node
+
+        def _operator(self, *operands: Any, **options: Any) -> Node: ...
+
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _operator
+        __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _operator
+        __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = _operator
+        __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = _operator
+        __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = _operator
+        __neg__ = __abs__ = __invert__ = reshape = astype = sum = mean = max = min = _operator
 
 
 def _leaf(name: str) -> Op:

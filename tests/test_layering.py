@@ -28,8 +28,11 @@ LINES = (
         "activations", "initializers", "regularizers", "constraints", "layers", "losses", "metrics",
         "optimizers", "schedules",
     ),
-    ("step", "session", "verbs", "models", "saving", "functional", "summary"),
-    ("training", "data"),
+    ("data",),
+    (
+        "architecture", "callbacks", "compiled", "functional", "models", "saving", "session",
+        "step", "summary", "training", "verbs",
+    ),
     ("profiling", "runconfig"),
     ("cli",),
     ("__main__",),
@@ -43,7 +46,7 @@ WALLS = {
     "pydantic": ("runconfig",),
 }
 MAX_LINES = 330
-LONGER = {"graph.py": 390}  # the core's nouns stay on one page
+LONGER = {"graph.py": 400}  # the core's nouns stay on one page
 
 HEAVY = ("numba", "llvmlite", "rich", "pydantic")
 
