@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnjit.kernels import math_angle, math_any, math_f4, math_f8
-from nnjit.kernels.scalar import Function
+from nnjit.kernels.function import Function
 
 
 def wide(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,13 +18,8 @@ from typing import Any
 import numpy as np
 
 from nnjit.kernels import math_f4, math_f8
-from nnjit.kernels.scalar import (
-    Function,
-    Value,
-    call,
-    convert,
-    select,
-)
+from nnjit.kernels.function import Function
+from nnjit.kernels.scalar import Value, call, convert, select
 
 MASK = 0xFFFFFFFF
 TAU_PER_WORD = 2.0 * np.pi / 2.0**32  # one turn is 2**32
@@ -111,8 +106,8 @@ def numpy_bits(seed: Any, stream: Any, step: Any, index: Any) -> Any:
     """The 64 random bits of elements: NumPy's meaning of `bits`, for scalars or an array of
     indices.
     """
-    where = [np.uint64(int(v) % 2**64) for v in (seed, stream, step)]
-    low, high = words(*where, np.asarray(index, np.uint64))
+    seed, stream, step = (np.uint64(int(v) % 2**64) for v in (seed, stream, step))
+    low, high = words(seed, stream, step, np.asarray(index, np.uint64))
     return low | (high << 32)
 
 

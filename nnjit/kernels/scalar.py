@@ -1,10 +1,9 @@
 """Scalar formulas as LLVM instructions: a formula such as `x * 2.0 + y` over `Value`s writes the
 code of a kernel call.
 
-One formula is plain arithmetic without branches, so LLVM vectorises the loop that it is inlined in,
-and Numba never types its inside (a call costs a millisecond or so to compile). A `Function` joins a
-formula with its Python meaning: called un-jitted it is a function of NumPy scalars, and Numba takes
-the formula when it meets its name.
+A formula is plain arithmetic without branches, so LLVM vectorises the loop that it is inlined in,
+and Numba never types its inside (a call costs a millisecond or so to compile). `function.Function`
+gives a formula a name in kernel text.
 
 Only `contract` is allowed inside a formula: products and sums may fuse, nothing is reordered. So
 `(x + 1.0) - 1.0` means what it says, whatever the kernel's own flags are.
@@ -12,8 +11,7 @@ Only `contract` is allowed inside a formula: products and sums may fuse, nothing
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -271,56 +269,3 @@ def lookup(name: str, table: Sequence[float], index: Value) -> Value:
         data.global_constant, data.linkage = True, "internal"
     place = bd.gep(data, [ir.Constant(ir.IntType(64), 0), index.v], inbounds=True)
     return index.made(bd.load(place), "f8")
-
-
-Formula = Callable[..., Value]
-
-
-class Function:
-    """A function of kernel text: its Python meaning when called, its formula when Numba meets it.
-
-    args and result are dtype codes. Un-jitted it is silent (no floating-point warnings) and returns
-    a scalar of its dtype. Numba converts the arguments to `args`.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        formula: Formula,
-        meaning: Callable[..., Any],
-        args: tuple[str, ...],
-        result: str,
-    ) -> None:
-        self.__name__, self.__doc__ = name, formula.__doc__
-        self.formula, self.meaning, self.args, self.result = formula, meaning, args, result
-        self.as_result = bool if result == "b" else np.dtype(target.DTYPES[result][0]).type
-        self.as_args = tuple(np.dtype(target.DTYPES[code][0]).type for code in args)
-
-    def __repr__(self) -> str:
-        return f"{self.__name__}({', '.join(self.args)}) -> {self.result}"
-
-    def __call__(self, *values: Any) -> Any:
-        with np.errstate(all="ignore"):
-            given = [to(v) for to, v in zip(self.as_args, values, strict=True)]
-            return self.as_result(self.meaning(*given))
-
-    @functools.cached_property
-    def _numba_type_(self) -> Any:
-        """What Numba asks of a global it does not know; the first time, typing and code are
-        registered.
-        """
-        from numba import types
-        from numba.core.typing.templates import ConcreteTemplate, signature
-        from numba.extending import lower_builtin
-
-        numba_type = {code: getattr(types, name) for code, (name, _) in target.DTYPES.items()}
-        numba_type["b"] = types.boolean
-        takes = [numba_type[code] for code in self.args]
-
-        @lower_builtin(self, *takes)
-        def lower(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            pairs = zip(values, self.args, strict=True)
-            return self.formula(*(Value(builder, v, code) for v, code in pairs)).v
-
-        cases = {"key": self, "cases": [signature(numba_type[self.result], *takes)]}
-        return types.Function(type(self.__name__, (ConcreteTemplate,), cases))

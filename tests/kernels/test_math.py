@@ -54,7 +54,8 @@ def erf(x):
 
 REFERENCE = {
     "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh,
-    "sigmoid": sigmoid, "softplus": softplus, "erf": erf, "pow": np.power, "sin": np.sin, "cos": np.cos,
+    "sigmoid": sigmoid, "softplus": softplus, "erf": erf, "pow": np.power,
+    "sin": np.sin, "cos": np.cos,
 }  # fmt: skip
 
 #: the stated error in ulp
