@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 
+from nnjit.compiler.patterns import mask_before_unpool
 from nnjit.compiler.simplify import simplify
 from nnjit.graph import CONSTANT, EXTENT, Graph, Node, current_scope, enter, rebuilt, rewrite
 
@@ -67,4 +68,11 @@ def prune(graph: Graph) -> Graph:
     return Graph(graph.name, dict(graph.outputs), kept)
 
 
-PASSES: list[Callable[[Graph], Graph]] = [expand, simplify, share, prune]
+PASSES: list[Callable[[Graph], Graph]] = [
+    expand,
+    simplify,
+    share,
+    mask_before_unpool,
+    share,
+    prune,
+]
