@@ -5,6 +5,7 @@ Arrays come in, contiguous batches of the model's dtype go out. Nothing here kno
 devices.
 """
 
+from nnjit.data import datasets
 from nnjit.data.sources import Dataset, load_source
 
-__all__ = ["Dataset", "load_source"]
+__all__ = ["Dataset", "datasets", "load_source"]

@@ -1,0 +1,80 @@
+"""Session: the memory and the compiled steps of one model.
+
+Each model has a Store of its own. A variable that lies in another model's memory already (a shared
+layer) stays where it is: both stores refer to the same bytes, so training one model is seen by the
+other.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnjit import config
+from nnjit.graph import Graph
+from nnjit.layers.variable import Variable
+from nnjit.runtime.executable import build
+from nnjit.runtime.store import Store
+
+# where each variable lies: (block, byte offset)
+_places: weakref.WeakKeyDictionary[Variable, tuple[np.ndarray, int]] = weakref.WeakKeyDictionary()
+
+
+class _Named:
+    """The owner of a model's own counters."""
+
+    trainable = False
+    path = "model"
+
+
+class Session:
+    """What a model keeps besides its structure."""
+
+    def __init__(self, seed: int):
+        self.device: str | None = None
+        self.first_seed = seed
+        self.random = Variable("random", (2,), "int64", "zeros", False, owner=_Named())
+        self.random.assign(np.array([seed, 0], np.int64))
+        self._store = Store()
+        self._steps: dict[Hashable, Any] = {}
+
+    def forget(self) -> None:
+        """Drop the compiled steps: after compile, or a change of structure."""
+        self._steps.clear()
+
+    def executable(
+        self, key: Hashable, graph: Callable[[], Graph], variables: Sequence[Variable]
+    ) -> Any:
+        """The compiled step `key`, made from `graph()` at its first use. variables: its leaves."""
+        self.hold(variables)
+        key = (key, self.device or config.device())
+        if key not in self._steps:
+            self._steps[key] = build(graph(), self._store, key[1])
+        return self._steps[key]
+
+    def hold(self, variables: Sequence[Variable]) -> None:
+        """Have these variables in this model's memory, with the initial values of its seed."""
+        for v in variables:
+            if not v.initialized:
+                v.initialize(self.first_seed)
+        arrays = self._store.arrays
+        new = [v for v in variables if arrays.get(v.node.name) is not v._array]
+        if not new:
+            return
+        if any(v.node.name in arrays for v in new):
+            # a layer was renamed or replaced: what is compiled refers to other variables
+            self.forget()
+            self._store, new = Store(), list(variables)
+        for v in new:
+            if v in _places and np.may_share_memory(_places[v][0], v._array):
+                self._store.place(v, *_places[v])
+        rest = [v for v in new if v.node.name not in self._store.arrays]
+        # parameters that are trained lie together, so that one launch can update all of them
+        for group in ([v for v in rest if v.trainable], [v for v in rest if not v.trainable]):
+            self._store.add(group)
+        for v in rest:
+            block, at = self._store.layout[v.node.name]
+            _places[v] = (self._store.blocks[block], at)

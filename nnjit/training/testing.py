@@ -1,0 +1,116 @@
+"""evaluate, predict, and single batches: walks over rows that leave the weights as they are (but
+train_on_batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnjit.graph import Node
+from nnjit.layers.calls import tree_map
+from nnjit.training.callbacks import Callback, CallbackList
+from nnjit.training.feeds import Feed, feed
+from nnjit.training.progress import level, metrics_text, rate_text
+
+
+def evaluate(
+    model: Any,
+    x: Any,
+    y: Any,
+    batch_size: int,
+    verbose: Any,
+    sample_weight: Any,
+    steps: int | None,
+    callbacks: Sequence[Callback] | None,
+) -> dict[str, float]:
+    """See `Model.evaluate`."""
+    from time import perf_counter
+
+    shown = level(verbose)
+    model.need_compiled("evaluate")
+    data = feed(model, x, y, sample_weight)
+    calls = CallbackList(callbacks or [], model, {"verbose": verbose})
+    began = perf_counter()
+    logs = run_test(model, data, batch_size, steps, calls)
+    if shown:
+        rows = len(data) if steps is None else min(len(data), steps * batch_size)
+        rate = rate_text(perf_counter() - began, -(-rows // batch_size), rows)
+        print(f"{rate} - {metrics_text(logs)}", flush=True)
+    return logs
+
+
+def run_test(
+    model: Any, data: Feed, batch_size: int, steps: int | None, calls: CallbackList
+) -> dict[str, float]:
+    """Loss and metrics over the data. The metrics of a running epoch are put back afterwards."""
+    compiled = model.compiled
+    execute = model.executable("test", data.labels, data.weight).run
+    batches = data.batches(batch_size)
+    variables = compiled.metric_variables()
+    before = [v.numpy() for v in variables]
+    compiled.reset()
+    calls.call("on_test_begin", None)
+    begins, ends = calls.wants("on_test_batch_begin"), calls.wants("on_test_batch_end")
+    for step, _, batch in batches.epoch():
+        if steps is not None and step >= steps:
+            break
+        if begins:
+            calls.call("on_test_batch_begin", step, None)
+        execute(batch)
+        if ends:
+            calls.call("on_test_batch_end", step, compiled.results())
+    logs = compiled.results()
+    calls.call("on_test_end", logs)
+    for v, value in zip(variables, before, strict=True):
+        v._array[...] = value
+    return logs
+
+
+def predict(
+    model: Any,
+    x: Any,
+    batch_size: int | None,
+    steps: int | None,
+    callbacks: Sequence[Callback] | None,
+) -> Any:
+    """The outputs for all rows; batch_size None: as one batch."""
+    data = feed(model, x, training=False)
+    calls = CallbackList(callbacks or [], model, {})
+    execute = model.executable("predict").run
+    size = batch_size if batch_size is not None else len(data)
+    batches = data.batches(size)
+    rows = len(data) if steps is None else min(len(data), steps * size)
+    results: dict[str, np.ndarray] = {}
+    calls.call("on_predict_begin", None)
+    for step, count, batch in batches.epoch():
+        if steps is not None and step >= steps:
+            break
+        calls.call("on_predict_batch_begin", step, None)
+        for name, value in execute(batch).items():
+            if name not in results:
+                results[name] = np.empty((rows, *value.shape[1:]), value.dtype)
+            results[name][step * size : step * size + count] = value
+        calls.call("on_predict_batch_end", step, None)
+    calls.call("on_predict_end", None)
+    arrays = iter(results.values())
+    return tree_map(lambda v: next(arrays) if isinstance(v, Node) else v, model.output)
+
+
+def on_batch(
+    model: Any,
+    step: str,
+    x: Any,
+    y: Any,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
+) -> dict[str, float]:
+    """One "train" or "test" step on these rows, and the metrics of these rows alone."""
+    compiled = model.need_compiled(f"{step}_on_batch")
+    data = feed(model, x, y, sample_weight, class_weight)
+    execute = model.executable(step, data.labels, data.weight).run
+    compiled.reset()
+    execute(next(data.batches(len(data)).epoch())[2])
+    return compiled.results()
