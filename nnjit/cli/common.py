@@ -9,16 +9,6 @@ from typing import Any
 import click
 
 
-def version() -> str:
-    """The version that pip installed; 'of a source tree' where nothing is installed."""
-    from importlib import metadata
-
-    try:
-        return metadata.version("nnjit")
-    except metadata.PackageNotFoundError:
-        return "of a source tree"
-
-
 def _remember_debug(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted:
         ctx.meta["nnjit.debug"] = True  # shared by a verb's context and the group's

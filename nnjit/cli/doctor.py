@@ -18,9 +18,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     Exit code 1 if the function cannot be compiled or differs from NumPy.
     """
-    from nnjit.profiling.selftest import self_test
-
     from nnjit.profiling.environment import facts
+    from nnjit.profiling.selftest import self_test
 
     found = facts()
     test = self_test()

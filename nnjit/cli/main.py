@@ -12,8 +12,9 @@ import traceback
 
 import click
 
-from nnjit.cli.common import debug_option, version
-from nnjit.errors import NnjitError, nearest
+from nnjit import __version__
+from nnjit.cli.common import debug_option
+from nnjit.errors import ConfigError, NnjitError, nearest
 
 VERBS = {
     "train": "Train a model as a configuration file says.",
@@ -27,22 +28,28 @@ VERBS = {
 
 
 class Failure(click.ClickException):
-    """An error for people: one line a problem on stderr, exit code 2 (1 for a bug in nnjit)."""
+    """An error for people: one line a problem on stderr, exit code 2."""
 
-    def __init__(self, message: str, code: int = 2):
-        super().__init__(message)
-        self.exit_code = code
+    exit_code = 2
+
+
+class Bug(Failure):
+    """An error that nnjit did not expect: exit code 1."""
+
+    exit_code = 1
 
 
 def failure(error: BaseException) -> Failure:
     """What the command line says about an exception."""
-    if isinstance(error, OSError) and not isinstance(error, NnjitError):
+    if isinstance(error, ConfigError):
+        return Failure(str(error))  # a line for each wrong value
+    if isinstance(error, NnjitError):
+        return Failure("; ".join(str(error).splitlines()))
+    if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         return Failure(f"{name}{(error.strerror or str(error)).lower()}")
-    if isinstance(error, NnjitError):
-        return Failure(str(error))
     kind = type(error).__name__
-    return Failure(f"nnjit failed: {kind}: {error} (a bug; --debug shows where)", 1)
+    return Bug(f"nnjit failed: {kind}: {error} (a bug; --debug shows where)")
 
 
 class Verbs(click.Group):
@@ -83,7 +90,7 @@ class Verbs(click.Group):
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted:
-        click.echo(f"nnjit {version()}")
+        click.echo(f"nnjit {__version__}")
         ctx.exit()
 
 

@@ -8,15 +8,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nnjit import config
+from nnjit import __version__, config
 
-PACKAGES = ("nnjit", "numpy", "numba", "llvmlite", "safetensors", "xxhash", "pydantic", "click")
+PACKAGES = ("numpy", "numba", "llvmlite", "safetensors", "xxhash", "pydantic", "click")
 FEATURES = ("avx2", "fma", "avx512f", "avx512bf16", "avx512vnni", "amx-bf16", "neon", "sve")
 
 
 def versions() -> dict[str, Any]:
     """Packages, Python, platform."""
-    found = {}
+    found = {"nnjit": __version__}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)

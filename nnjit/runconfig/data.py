@@ -11,7 +11,7 @@ from nnjit.data.prepare import Scaling, Splits, fit_scaling, split
 from nnjit.data.sources import Dataset, load_source
 from nnjit.errors import ConfigError, DataError, ShapeError
 from nnjit.runconfig.schema import Config, Data
-from nnjit.spec import shape_text
+from nnjit.spec import shape_text, symbol
 
 PARTS = ("train", "validation", "test")
 
@@ -33,7 +33,7 @@ class Preparation:
             return x
         if x.ndim and np.prod(x.shape[1:], dtype=np.int64) == np.prod(self.sample_shape):
             return x.reshape(len(x), *self.sample_shape)
-        want = shape_text(("samples", *self.sample_shape))
+        want = shape_text((symbol("samples"), *self.sample_shape))
         raise DataError(f"{name}: expected shape {want}, got {shape_text(x.shape)}")
 
     def get_config(self) -> dict:
@@ -125,14 +125,20 @@ def prepare_data(config: Config) -> Prepared:
     shape = sample_shape(config, data)
     raw = split(data, settings.split, settings.validation, settings.test, seed)
     shapes = Preparation(Scaling("none"), shape, data.classes)
-    parts = {
-        f"x_{p}": None if x is None else shapes.shaped(x, f"{data.name}: {p}")
-        for p in PARTS
-        for x in (getattr(raw, f"x_{p}"),)
-    }
-    fitted = fit_scaling(settings.scaling, parts["x_train"], data.full_scale)
-    scaled = {k: None if x is None else fitted.apply(x) for k, x in parts.items()}
-    return Prepared(replace(raw, **scaled), replace(shapes, scaling=fitted))
+    x_train = shapes.shaped(raw.x_train, f"{data.name}: train")
+    fitted = fit_scaling(settings.scaling, x_train, data.full_scale)
+    preparation = replace(shapes, scaling=fitted)
+
+    def ready(x: np.ndarray | None, part: str) -> np.ndarray | None:
+        return None if x is None else preparation.apply(x, f"{data.name}: {part}")
+
+    splits = replace(
+        raw,
+        x_train=fitted.apply(x_train),
+        x_validation=ready(raw.x_validation, "validation"),
+        x_test=ready(raw.x_test, "test"),
+    )
+    return Prepared(splits, preparation)
 
 
 def filled_in(config: Config, prepared: Prepared) -> Config:

@@ -28,7 +28,6 @@ class Subject:
 
     def executable(self, step: str) -> Any:
         """The step "train", "evaluate" or "predict"."""
-        self.model.session.seed()
         return self.model.executable(STEPS[step])
 
     def step_on_data(self, step: str, size: int) -> tuple[Any, dict[str, np.ndarray]]:
@@ -38,7 +37,6 @@ class Subject:
         labels = None if y is None or step == "predict" else y[rows]
         data = feed(self.model, x[rows], labels, training=step != "predict")
         inputs = {k: np.ascontiguousarray(a, data.dtypes[k]) for k, a in data.arrays.items()}
-        self.model.session.seed()
         return self.model.executable(STEPS[step], data.labels or None), inputs
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from nnjit.runconfig.schema import Config
 from nnjit.saving import load_model
 from nnjit.training.callbacks import Callback, EarlyStopping
 from nnjit.training.checkpoint import BackupAndRestore
+from nnjit.training.feeds import feed
 from nnjit.training.loggers import JSONLogger, ModelCheckpoint
 from nnjit.training.progress import metrics_text
 
@@ -62,16 +63,21 @@ def train_run(config: Config, folder: RunFolder, verbose: Any = "auto") -> Resul
     prepared = prepare_data(config)
     model = build_model(config, prepared.preparation.sample_shape)
     compile_model(model, config)
+    for part in PARTS:
+        if _has(prepared, part):
+            feed(model, *prepared.part(part), where=f"data, {part} part: ")
     if not resumed:
         config = _keep_base(filled_in(config, prepared), folder)
         folder.write_start(config, prepared.preparation)
     history = _fit(model, config, folder, prepared, verbose)
     model.save(folder.model)
-    part = next((p for p in ("test", "validation") if _has(prepared, p)), None)
-    held_out, samples = evaluate_part(model, config, prepared, part) if part else ({}, 0)
-    if part:
-        folder.log(f"{part}: {metrics_text(held_out)} ({samples} samples)")
-    return Result(folder, len(history.epoch), history.history, part, held_out, samples)
+    result = Result(folder, len(history.epoch), history.history, None, {}, 0)
+    for part in ("test", "validation"):
+        if _has(prepared, part):
+            held_out, samples = evaluate_part(model, config, prepared, part)
+            folder.log(f"{part}: {metrics_text(held_out)} ({samples} samples)")
+            return replace(result, part=part, held_out=held_out, samples=samples)
+    return result
 
 
 def _fit(model: Model, config: Config, folder: RunFolder, prepared: Prepared, verbose: Any) -> Any:
