@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from nnjit import config
+from nnjit.autodiff import gradients
 from nnjit.data.check import as_array
 from nnjit.errors import ArgumentError, GraphError, ShapeError, nearest
-from nnjit.grad import gradients
 from nnjit.graph import Graph, Node, Scope, input_node, walk
 from nnjit.layers.calls import called_layers, leaves, trace, tree_map
 from nnjit.ops.base import as_node

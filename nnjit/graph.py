@@ -37,7 +37,7 @@ class Op:
     kind: leaf, elementwise, index, reduce, view, contraction, window, gather, random, composite
     or call.
     rule(*specs, **attrs) -> Spec. numpy(meaning, *arrays, **attrs) -> array.
-    grad(node, dy) -> one gradient Node (or None) per input; broadcasting is undone by `nnjit.grad`.
+    grad(node, dy) -> one gradient Node (or None) per input; `nnjit.autodiff` undoes broadcasting.
     expand(*inputs, **attrs) -> Node, composites only.
     flops(node) -> Dim, multiply and add counted apart.
     expr: elementwise only, the scalar expression that the emitter writes: "{0} + {1}".

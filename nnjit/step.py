@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from nnjit import ops
+from nnjit.autodiff import gradients
 from nnjit.compiled import Compiled, Output
-from nnjit.grad import gradients
 from nnjit.graph import Graph, Node, Scope, constant, enter, extent_node, input_node, scoped, walk
 from nnjit.layers.calls import tree_map
 from nnjit.spec import Spec

@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LINES = (
     ("errors", "config", "spec", "atomic", "container", "registry"),
     ("graph",),
-    ("grad", "ops"),
+    ("autodiff", "ops"),
     ("kernels",),
     ("compiler",),
     ("runtime",),

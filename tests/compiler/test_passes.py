@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnjit import ops
+from nnjit.autodiff import gradients
 from nnjit.compiler.passes import PASSES, expand, prune, share, simplify
 from nnjit.errors import NnjitError
-from nnjit.grad import gradients
 from nnjit.graph import (
     Graph,
     Node,

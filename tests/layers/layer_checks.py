@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nnjit.grad import gradients
+from nnjit.autodiff import gradients
 from nnjit.graph import Graph, Scope, enter, input_node, interpret, state_node
 from nnjit.layers import Input, trace
 from nnjit.spec import Spec

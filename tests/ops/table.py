@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nnjit.grad import gradients
+from nnjit.autodiff import gradients
 from nnjit.graph import Graph, Node, input_node
 from nnjit.spec import Spec, evaluate
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnjit.grad import gradients
+from nnjit.autodiff import gradients
 from nnjit.graph import Graph, input_node, interpret, verify
 from nnjit.ops import reduce
 from nnjit.spec import evaluate
