@@ -1,4 +1,5 @@
-"""How a contraction is cut: register tiles, column panels, and the text of extents that may be symbols.
+"""How a contraction is cut: register tiles, column panels, and the text of extents that may be
+symbols.
 
 A dimension is an int, or an expression of run-time symbols such as "batch" or "batch * 26".
 """
@@ -6,7 +7,9 @@ A dimension is an int, or an expression of run-time symbols such as "batch" or "
 from __future__ import annotations
 
 import functools
+import itertools
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -51,14 +54,24 @@ def symbols_of(*dims: Dim | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def check_symbols(name: str, symbols: tuple[str, ...], taken: Sequence[str]) -> tuple[str, ...]:
-    """The symbols, if none is a name that the kernel itself uses."""
-    clash = sorted(set(symbols) & set(taken))
+def check_symbols(
+    name: str,
+    symbols: tuple[str, ...],
+    names: str,
+    extra_params: tuple[tuple[str, str], ...] = (),
+) -> tuple[str, ...]:
+    """The symbols, if none is among the kernel's own names (separated by blanks) or params."""
+    clash = sorted(set(symbols) & {*names.split(), *(n for n, _ in extra_params)})
     if clash:
         raise ValueError(
             f"{name}: the run-time symbol {clash[0]!r} is a variable of the kernel; rename it"
         )
     return symbols
+
+
+def filled(doc: str) -> str:
+    """A kernel's docstring in lines that fit the page."""
+    return "\n".join(s for line in doc.split("\n") for s in textwrap.wrap(line, 96))
 
 
 def call(name: str, args: Sequence[str]) -> list[str]:
@@ -68,14 +81,18 @@ def call(name: str, args: Sequence[str]) -> list[str]:
 
 
 def grain(flops: Dim, rows: int = 1) -> int:
-    """Indices worth a chunk, a multiple of `rows`: about 2 us of work at 100 GFLOP/s. flops: of one index."""
+    """Indices worth a chunk, a multiple of `rows`: about 2 us of work at 100 GFLOP/s. flops: of one
+    index.
+    """
     if isinstance(flops, str):
         return rows
     return -(-200_000 // max(1, flops * rows)) * rows
 
 
 def split(n: int, most: int) -> list[tuple[int, int]]:
-    """n cut into the fewest pieces of at most `most`, sizes differing by one at most: (start, size) pairs."""
+    """n cut into the fewest pieces of at most `most`, sizes differing by one at most: (start, size)
+    pairs.
+    """
     parts = max(1, -(-n // most))
     small, larger = divmod(n, parts)
     sizes = [small + (p < larger) for p in range(parts)]
@@ -86,8 +103,8 @@ def split(n: int, most: int) -> list[tuple[int, int]]:
 class Panel:
     """A run of equal column panels: columns first..end, `vectors` vectors each.
 
-    tail: columns in use of the last vector (0: all; "run": only known when running). columns: how many of a panel's
-    columns exist.
+    tail: columns in use of the last vector (0: all; "run": only known when running). columns: how
+    many of a panel's columns exist.
     """
 
     first: Dim
@@ -112,7 +129,9 @@ class Panel:
 
 
 def panels(columns: Dim, vectors: int, lanes: int) -> list[Panel]:
-    """Column panels of at most `vectors` vectors: balanced where the count is static, so that none is thin."""
+    """Column panels of at most `vectors` vectors: balanced where the count is static, so that none
+    is thin.
+    """
     if isinstance(columns, str):
         n, width = text(columns), vectors * lanes
         wide, full = f"{n} // {width} * {width}", f"{n} // {lanes} * {lanes}"
@@ -140,24 +159,28 @@ def padded(columns: Dim, lanes: int) -> Dim:
 
 
 def tile_cost(rows: int, vectors: int) -> float:
-    """Clock cycles of one k step of a tile: two FMAs or two vector loads a cycle, at least 4.5 to hide FMA latency.
+    """Clock cycles of one k step of a tile: two FMAs or two vector loads a cycle, at least 4.5 to
+    hide FMA latency.
 
-    The half cycle is the loop itself. Fits the measured order 14x2, 9x3, 8x3 > 28x1 > 8x2 > 8x1 on AVX-512 cores.
+    The half cycle is the loop itself. Fits the measured order 14x2, 9x3, 8x3 > 28x1 > 8x2 > 8x1 on
+    AVX-512 cores.
     """
     return max(rows * vectors, rows + vectors, 9) / 2 + 0.5
 
 
 def most_rows(vectors: int, registers: int | None = None) -> int:
-    """Tile rows that fit the registers with `vectors` vectors a row: (rows + 1) * vectors + 1 <= registers."""
+    """Tile rows that fit the registers with `vectors` vectors a row: (rows + 1) * vectors + 1 <=
+    registers.
+    """
     return ((registers or target.registers()) - 1) // vectors - 1
 
 
 def choose(rows: Dim, columns: Dim, dtype: str, exact: bool = False) -> tuple[int, int]:
     """(MR, NV), the tile with the least estimated cycles for a rows x columns result.
 
-    exact: blocks of rows may have two sizes (`split`), as where the columns of an image are cut; else every block has
-    MR rows and the last one overlaps. Run-time rows count as 64, because batches are mostly multiples of 8; run-time
-    columns as 8 vectors.
+    exact: blocks of rows may have two sizes (`split`), as where the columns of an image are cut;
+    else every block has MR rows and the last one overlaps. Run-time rows count as 64, because
+    batches are mostly multiples of 8; run-time columns as 8 vectors.
     """
     n = rows if isinstance(rows, int) else 64
     vectors = -(-columns // target.lanes(dtype)) if isinstance(columns, int) else 8
@@ -188,8 +211,16 @@ class Tiles:
     def get(self, rows: int, panel: Panel, **options: object) -> str:
         """The name of a tile with these rows and this panel's columns; options as in `tile`."""
         given = {"vectors": panel.vectors, "tail": panel.tail, **options}
-        defaults = {"tail": 0, "init": "zero", "final": "store", "static_k": 0, "runtime": (), "taps": None,
-                    "step_a": 1, "step_b": 0}  # fmt: skip
+        defaults = {
+            "tail": 0,
+            "init": "zero",
+            "final": "store",
+            "static_k": 0,
+            "runtime": (),
+            "taps": None,
+            "step_a": 1,
+            "step_b": 0,
+        }
         parts = [
             f"{k}={progression(v)}"
             for k, v in given.items()
@@ -231,6 +262,6 @@ def progression(value: object) -> str:
         return f'"{value}"'
     if isinstance(value, tuple) and len(value) > 2 and all(isinstance(v, int) for v in value):
         step = value[1] - value[0]
-        if step > 0 and all(b - a == step for a, b in zip(value, value[1:], strict=False)):
+        if step > 0 and all(b - a == step for a, b in itertools.pairwise(value)):
             return f"range({value[0]}, {value[-1] + step}, {step})"
     return repr(value).replace("'", '"')

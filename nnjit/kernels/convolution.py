@@ -1,70 +1,33 @@
-"""2-D convolutions on channels-last images: the forward pass and the input gradient, as correlations by the tile.
+"""2-D convolutions on channels-last images: the forward pass and the input gradient, as
+correlations by the tile.
 
-Tile rows are output columns; the reduction runs over kernel rows (clipped when running), kernel columns (taps, clipped
-in the text) and channels. Nothing is padded, copied or unfolded. Groups are loops around it; where a group has one input
-channel and few outputs, see `depthwise`. Weight gradients: `convolution_grad`.
+Tile rows are output columns; the reduction runs over kernel rows (clipped when running), kernel
+columns (taps, clipped in the text) and channels. Nothing is padded, copied or unfolded. Groups are
+loops around it; where a group has one input channel and few outputs, see `depthwise`. Weight
+gradients: `convolution_grad`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nnjit.kernels import target
 from nnjit.kernels.blocks import (
-    Panel, Tiles, call, check_symbols, choose, grain, panels, product, split, symbols_of, total,
-)  # fmt: skip
-from nnjit.kernels.contraction import UNROLL, describe, matmul_template
+    choose,
+    product,
+)
+from nnjit.kernels.contraction import describe, matmul_template
+from nnjit.kernels.correlation import Correlation, correlate
 from nnjit.kernels.depthwise import depthwise, depthwise_dx, is_depthwise
-from nnjit.kernels.geometry import Axis, Conv, forward_axis, gradient_axis
+from nnjit.kernels.geometry import Conv, forward_axis, gradient_axis
 from nnjit.kernels.packing import pack, pack_transposed, packed_size
 from nnjit.kernels.recipe import PLAIN, Epilogue, Recipe, Step
-from nnjit.kernels.template import Template, indent
 
 PACK_BYTES = 1024  # rows of w from this size are packed: their addresses fall into few cache sets
-NAMES = ("lo", "hi", "tid", "a", "b", "bias", "mask", "residual", "y", "R", "r", "r0", "top", "image", "n", "h", "g",
-         "i", "j", "m", "o", "q", "t", "out")  # fmt: skip  # variables of these kernels
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """y[n, h, w, :] = sum over taps of a[n, rows, columns, :] . b[kernel row, kernel column]; one class list an axis.
-
-    a (batch, H, W, C) and y (batch, HO, WO, O) in `groups` groups; b (KH, KW, C / groups, O), packed or as it is.
-    """
-
-    batch: int | str
-    H: int
-    W: int
-    C: int
-    HO: int
-    WO: int
-    O: int  # noqa: E741
-    KH: int
-    KW: int
-    groups: int
-    rows: tuple[Axis, ...]
-    columns: tuple[Axis, ...]
-    packed: bool
-    dtype: str
-    most: int
-    vectors: int
-    epilogue: Epilogue
-
-    @property
-    def CG(self) -> int:
-        return self.C // self.groups
-
-    @property
-    def OG(self) -> int:
-        return self.O // self.groups
-
-    def unit(self, p: Panel) -> int:
-        """Elements between rows of b."""
-        return p.width if self.packed else self.O
 
 
 def conv2d(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = PLAIN) -> Recipe:
-    """y = conv(a, b) with a = x and b = w. Roles: a, b, bias, mask or residual, out, the epilogue's extra params."""
+    """y = conv(a, b) with a = x and b = w. Roles: a, b, bias, mask or residual, out, the epilogue's
+    extra params.
+    """
     if conv.pointwise:
         pixels = product(conv.batch, conv.H * conv.W)
         return matmul_template(name, pixels, conv.O, conv.C, dtype=dtype, epilogue=epilogue)
@@ -74,9 +37,26 @@ def conv2d(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = PLA
     columns = forward_axis(conv.WO, conv.KW, conv.stride[1], conv.padding[1][0], conv.dilation[1])
     most, vectors = choose(conv.WO, conv.OG, dtype, exact=True)
     width = vectors * target.lanes(dtype)
-    packed = conv.groups == 1 and conv.O * target.itemsize(dtype) >= PACK_BYTES and conv.O > width
-    c = Correlation(conv.batch, conv.H, conv.W, conv.C, conv.HO, conv.WO, conv.O, conv.KH, conv.KW, conv.groups,
-                    tuple(rows), tuple(columns), packed, dtype, most, vectors, epilogue)  # fmt: skip
+    packed = conv.groups == 1 and conv.O * target.itemsize(dtype) >= PACK_BYTES and width < conv.O
+    c = Correlation(
+        conv.batch,
+        conv.H,
+        conv.W,
+        conv.C,
+        conv.HO,
+        conv.WO,
+        conv.O,
+        conv.KH,
+        conv.KW,
+        conv.groups,
+        tuple(rows),
+        tuple(columns),
+        packed,
+        dtype,
+        most,
+        vectors,
+        epilogue,
+    )
     main = correlate(
         name, c, f"y = {describe(epilogue, 'conv(a, b)')} with a = x, b = w: {conv.describe()}"
     )
@@ -87,7 +67,8 @@ def conv2d(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = PLA
 
 
 def conv2d_dx(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = PLAIN) -> Recipe:
-    """dx, the gradient for the input, with a = dy and b = w; positions that no kernel reaches get zeros (+ bias).
+    """dx, the gradient for the input, with a = dy and b = w; positions that no kernel reaches get
+    zeros (+ bias).
 
     Roles: a, b, bias, mask or residual (laid out like x), out, the epilogue's extra params.
     """
@@ -101,8 +82,25 @@ def conv2d_dx(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = 
     rows = gradient_axis(conv.H, conv.KH, conv.stride[0], conv.padding[0][0], conv.dilation[0])
     columns = gradient_axis(conv.W, conv.KW, conv.stride[1], conv.padding[1][0], conv.dilation[1])
     most, vectors = choose(max(axis.count for axis in columns), conv.CG, dtype, exact=True)
-    c = Correlation(conv.batch, conv.HO, conv.WO, conv.O, conv.H, conv.W, conv.C, conv.KH, conv.KW, conv.groups,
-                    tuple(rows), tuple(columns), True, dtype, most, vectors, epilogue)  # fmt: skip
+    c = Correlation(
+        conv.batch,
+        conv.HO,
+        conv.WO,
+        conv.O,
+        conv.H,
+        conv.W,
+        conv.C,
+        conv.KH,
+        conv.KW,
+        conv.groups,
+        tuple(rows),
+        tuple(columns),
+        True,
+        dtype,
+        most,
+        vectors,
+        epilogue,
+    )
     main = correlate(
         name,
         c,
@@ -110,9 +108,16 @@ def conv2d_dx(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = 
     )
     planes = conv.KH * conv.KW
     first = pack_transposed(
-        conv.OG, conv.CG, vectors, dtype, planes=planes, plane_stride=conv.CG * conv.O, leading=conv.O,
-        copies=conv.groups, copy_stride=conv.OG,
-    )  # fmt: skip
+        conv.OG,
+        conv.CG,
+        vectors,
+        dtype,
+        planes=planes,
+        plane_stride=conv.CG * conv.O,
+        leading=conv.O,
+        copies=conv.groups,
+        copy_stride=conv.OG,
+    )
     size = product(conv.groups, packed_size(planes * conv.OG, conv.CG, dtype))
     return Recipe(
         (Step(first, ("b", "packed_b")), Step(main, roles(True, epilogue))),
@@ -124,110 +129,3 @@ def roles(packed: bool, epilogue: Epilogue) -> tuple[str, ...]:
     """What the main kernel takes, in the order of its params."""
     extra = (n for n, _ in epilogue.extra_params)
     return ("a", "packed_b" if packed else "b", *epilogue.inputs(), "out", *extra)
-
-
-def correlate(name: str, c: Correlation, doc: str) -> Template:
-    """The kernel of a correlation. Trip: the rows of all images, batch * HO."""
-    tiles, ep = Tiles(c.dtype), c.epilogue
-    body = ["for t in range(lo, hi):", f"    n = t // {c.HO}", f"    h = t - n * {c.HO}"]
-    for axis in c.rows:
-        lines = row_start(c, axis) + one_row(c, axis, tiles)
-        if axis.step > 1:
-            lines = [f"if h % {axis.step} == {axis.first}:", *indent(lines)]
-        body += indent(lines)
-    flops = 2 * c.WO * c.O * c.CG * c.KH * c.KW
-    symbols = check_symbols(name, symbols_of(c.batch), (*NAMES, *(n for n, _ in ep.extra_params)))
-    note = "\nb is packed in panels;" * c.packed
-    inputs = ((n, c.dtype) for n in ("a", "b", *ep.inputs(), "y"))
-    return Template(
-        name=name, doc=f"{name}: {doc};{note} rows lo..hi of all images.",
-        imports=(*ep.imports, *tiles.imports()), symbols=symbols, params=(*inputs, *ep.extra_params),
-        body=tuple(body), trip=product(c.batch, c.HO), grain=grain(flops),
-    )  # fmt: skip
-
-
-def row_start(c: Correlation, axis: Axis) -> list[str]:
-    """Kernel rows r0..r0+R-1 that fall on the image, and where the first one reads: `top`."""
-    m = "h" if axis.step == 1 else f"h // {axis.step}"
-    top = total(m if axis.in_step == 1 else f"{m} * {axis.in_step}", axis.in_first)
-    if not axis.taps:
-        return ["r0 = R = 0", f"image = n * {c.H * c.W * c.C}"]
-    if axis.inside(c.H):
-        return [f"image = (n * {c.H} + {top}) * {c.W * c.C}"]
-    step = axis.tap_step
-    low, high = ("-top", f"{c.H} - top") if step == 1 else (
-        f"-(top // {step})", f"({c.H - 1} - top) // {step} + 1")  # fmt: skip
-    shift = "r0" if step == 1 else f"r0 * {step}"
-    return [f"top = {top}", f"r0 = max(0, {low})", f"R = min({axis.taps}, {high}) - r0",
-            f"image = (n * {c.H} + top + {shift}) * {c.W * c.C}"]  # fmt: skip
-
-
-def one_row(c: Correlation, axis: Axis, tiles: Tiles) -> list[str]:
-    """One row of y: groups, panels, classes of columns, blocks of columns."""
-    lines = []
-    for p in panels(c.OG, c.vectors, target.lanes(c.dtype)):
-        inner = []
-        for columns in c.columns:
-            for start, last, size, taps, kc in column_blocks(c, columns, p):
-                body = block_call(c, axis, columns, p, tiles, size, taps, kc)
-                inner += [f"for j in range({start}, {last + 1}, {size}):", *indent(body)]
-        lines += [p.loop(), *indent(inner)]
-    return [f"for g in range({c.groups}):", *indent(lines)] if c.groups > 1 else lines
-
-
-def column_blocks(c: Correlation, axis: Axis, p: Panel) -> list[tuple]:
-    """(first j, last j, size, taps, kc) of the blocks of columns; equal neighbours are one run."""
-    out: list[tuple] = []
-    for start, size in split(axis.count, c.most):
-        taps, kc = taps_of(c, axis, p, start, size)
-        if out and out[-1][2:] == (size, taps, kc):
-            out[-1] = (out[-1][0], start, size, taps, kc)
-        else:
-            out.append((start, start, size, taps, kc))
-    return out
-
-
-def taps_of(c: Correlation, axis: Axis, p: Panel, start: int, size: int) -> tuple[tuple, int]:
-    """The tile's taps for a block of columns, and the length of each: all kernel columns in one where none is clipped."""
-    taps = []
-    row = c.CG * c.unit(p)
-    for t in range(axis.taps):
-        lo, hi = axis.rows(c.W, start, size, t)
-        if lo < hi:
-            taps.append(
-                (t * axis.tap_step * c.C, (axis.kernel_first + t * axis.kernel_step) * row, lo, hi)
-            )
-    whole = len(taps) == axis.taps > 0 and all(t[2:] == (0, size) for t in taps)
-    if whole and c.groups == 1 and (axis.taps == 1 or axis.tap_step == axis.kernel_step == 1):
-        return ((0, axis.kernel_first * row, 0, size),), axis.taps * c.C
-    return tuple(taps), c.CG
-
-
-def block_call(
-    c: Correlation, axis: Axis, columns: Axis, p: Panel, tiles: Tiles, size: int, taps: tuple, kc: int
-) -> list[str]:  # fmt: skip
-    """The tile for `size` output columns from j, columns of b from o, and its share of the tail."""
-    ep, unit = c.epilogue, c.unit(p)
-    name = tiles.get(
-        size, p, rows_a=tuple(i * columns.in_step * c.C for i in range(size)),
-        rows_c=tuple(i * columns.step * c.O for i in range(size)), step_b=unit,
-        taps=None if taps == ((0, 0, 0, size),) else taps,
-        static_k=kc if kc * max(1, len(taps)) <= UNROLL else 0, **ep.tile_options(),
-    )  # fmt: skip
-    inside = axis.inside(c.H)
-    column = f"g * {c.OG} + o" if c.groups > 1 else "o"
-    x = f"j * {columns.in_step * c.C}" if columns.in_step * c.C > 1 else "j"
-    at_a = total("image", x, *([f"g * {c.CG}"] if c.groups > 1 else []), columns.in_first * c.C)
-    kernel_row = c.KW * c.CG * unit
-    skip = [] if inside else [f"r0 * {axis.kernel_step * kernel_row}"]
-    depth = c.KH * c.KW * c.CG
-    if c.packed:
-        group = [f"g * {packed_size(depth, c.OG, c.dtype)}"] if c.groups > 1 else []
-        at_b = total(*group, f"o * {depth}", *skip, axis.kernel_first * kernel_row)
-    else:
-        at_b = total(column, *skip, axis.kernel_first * kernel_row)
-    x = f"j * {columns.step}" if columns.step > 1 else "j"
-    out = f"out = (t * {c.WO} + {total(x, columns.first)}) * {c.O} + {column}"
-    args = [str(axis.taps) if inside else "R", str(kc), "a", at_a, str(axis.tap_step * c.W * c.C), "b", at_b,
-            str(axis.kernel_step * kernel_row), "y", "out", *ep.tile_arguments(column, "out")]  # fmt: skip
-    return [out, *call(name, args), *ep.lines("out", size, columns.step * c.O, column, p.columns)]

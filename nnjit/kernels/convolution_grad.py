@@ -1,89 +1,42 @@
-"""The weight gradient of a 2-D convolution: dw[kh, kw, c, o] = sum over pixels of x[.., c] * dy[.., o].
+"""The weight gradient of a 2-D convolution: dw[kh, kw, c, o] = sum over pixels of x * dy.
 
-Tile rows are input channels (with the kernel columns, or all of the kernel, where nothing is padded), its reduction runs
-over the pixels of dy. Threads share the images: partial gradients, a number fixed by the shape, are summed in order. A
-large gradient is cut into column panels and kernel rows instead, and every unit reads all images.
+Tile rows are input channels (with the kernel columns, or all of the kernel, where nothing is
+padded), its reduction runs over the pixels of dy. Threads share the images: partial gradients, a
+number fixed by the shape, are summed in order. A large gradient is cut into column panels and
+kernel rows instead, and every unit reads all images.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nnjit.kernels import target
 from nnjit.kernels.blocks import (
-    Panel, Tiles, call, check_symbols, choose, most_rows, panels, product, split, symbols_of, total,
-)  # fmt: skip
+    Dim,
+    Panel,
+    Tiles,
+    call,
+    check_symbols,
+    filled,
+    product,
+    symbols_of,
+    total,
+)
 from nnjit.kernels.contraction import matmul_template
-from nnjit.kernels.depthwise import depthwise_dw, is_depthwise
+from nnjit.kernels.convolution_plan import PIXELS, Plan, panel_count, plan, row_runs, rows_per_pass
+from nnjit.kernels.depthwise import is_depthwise
+from nnjit.kernels.depthwise_grad import depthwise_dw
 from nnjit.kernels.geometry import Conv
 from nnjit.kernels.partials import images_of, partial_count, reduce_step, zero_partial
 from nnjit.kernels.recipe import Recipe, Step
 from nnjit.kernels.template import Template, indent
 
-LARGE = (
-    512 * 1024
-)  # bytes of dw, half of a common L2, from which it is cut instead of summed from parts
-L1_BYTES, L2_BYTES, PIXELS = (
-    40_000,
-    256_000,
-    128,
-)  # what a pass may touch, and the least it should reduce over
-NAMES = ("lo", "hi", "tid", "a", "b", "y", "scratch", "t", "p", "part", "n", "g", "o", "i", "j", "r", "s", "h", "hh", "h0", "w0",
-         "R", "kc", "image", "pad", "u", "copy")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a weight gradient is cut. H, W: of the image that the tile reads; padded: in scratch, with its zeros.
-
-    kernel: which kernel positions are tile rows besides the channels: "all", "columns", or "none" (then clipped).
-    """
-
-    conv: Conv
-    dtype: str
-    copied: bool
-    kernel: str
-    H: int
-    W: int
-    offsets: tuple[int, ...]
-    most: int
-    vectors: int
-
-    @property
-    def clipped(self) -> bool:
-        return self.conv.padded and not self.copied
-
-    @property
-    def contiguous(self) -> bool:
-        return self.offsets == tuple(range(len(self.offsets)))
-
-    def panels(self) -> list[Panel]:
-        return panels(self.conv.OG, self.vectors, target.lanes(self.dtype))
-
-
-def plan(conv: Conv, dtype: str) -> Plan:
-    """Few channels: padded images are copied to scratch, so that (kernel column, channel) can be tile rows."""
-    c = conv
-    wide = most_rows(1)
-    single = c.groups == 1
-    all_rows = single and c.KH * c.KW * c.C <= wide
-    copied = c.padded and single and (all_rows or c.C * 2 <= wide)
-    (top, bottom), (left, right) = c.padding
-    H, W = (c.H + top + bottom, c.W + left + right) if copied else (c.H, c.W)
-    free = single and (copied or not c.padded)
-    columns = free and (c.dilation[1] == 1 or c.KW * c.C <= wide)
-    kernel = "all" if all_rows else "columns" if columns else "none"
-    kh = range(c.KH) if kernel == "all" else range(1)
-    kw = range(c.KW) if kernel != "none" else range(1)
-    offsets = tuple(
-        (r * c.dilation[0] * W + s * c.dilation[1]) * c.C + i for r in kh for s in kw for i in range(c.CG)
-    )  # fmt: skip
-    most, vectors = choose(len(offsets), c.OG, dtype, exact=True)
-    return Plan(c, dtype, copied, kernel, H, W, offsets, most, vectors)
+# bytes of dw, half of a common L2, from which it is cut instead of summed from parts
+LARGE = 512 * 1024
+# variables of these kernels, which no symbol may be called
+NAMES = "lo hi tid a b y scratch t p part n g o i j r s h hh h0 w0 R kc image pad u copy at"
 
 
 def conv2d_dw(name: str, conv: Conv, *, dtype: str = "f4") -> Recipe:
-    """dw with a = x and b = dy; it is overwritten, zeros for an empty batch. Roles: a, b, out, scratch."""
+    """dw with a = x, b = dy; overwritten, with zeros if there is no image. Roles: a, b, out."""
     if conv.pointwise and conv.H * conv.W < PIXELS:  # a pass of the tile would be short
         pixels = product(conv.batch, conv.H * conv.W)
         return matmul_template(name, conv.C, conv.O, pixels, transpose_a=True, dtype=dtype)
@@ -102,23 +55,28 @@ def conv2d_dw(name: str, conv: Conv, *, dtype: str = "f4") -> Recipe:
         how = f"partial sums y over {count} parts of the images; lo..hi of them."
     if p.copied:
         room = -(-p.H * p.W * conv.C // 16) * 16
-        body = [f"pad = tid * {room}", f"for i in range({p.H * p.W * conv.C}):",
-                f"    scratch[pad + i] = {dtype}(0)", *body]  # fmt: skip
+        body = [
+            f"pad = tid * {room}",
+            f"for i in range({p.H * p.W * conv.C}):",
+            f"    scratch[pad + i] = {dtype}(0)",
+            *body,
+        ]
     names = ("a", "b", "y") + ("scratch",) * (room > 0)
     kernel = Template(
-        name=name, doc=f"{name}: dw of conv(x, w) with a = x, b = dy: {conv.describe()};\n{how}",
-        imports=tiles.imports(), symbols=check_symbols(name, symbols_of(conv.batch), NAMES),
-        params=tuple((n, dtype) for n in names), body=tuple(body), trip=trip, scratch=room * target.itemsize(dtype),
-    )  # fmt: skip
+        name=name,
+        doc=filled(f"{name}: dw of conv(x, w) with a = x, b = dy: {conv.describe()};\n{how}"),
+        imports=tiles.imports(),
+        symbols=check_symbols(name, symbols_of(conv.batch), NAMES),
+        params=tuple((n, dtype) for n in names),
+        body=tuple(body),
+        trip=trip,
+        scratch=room * target.itemsize(dtype),
+    )
     args = ("a", "b", "out" if whole else "parts") + ("scratch",) * (room > 0)
     if whole:
         return Recipe((Step(kernel, args),))
     steps = (Step(kernel, args), reduce_step(size, count, dtype))
     return Recipe(steps, {"parts": (count * size, dtype)})
-
-
-def panel_count(p: Panel) -> int:
-    return -(-(int(p.end) - int(p.first)) // p.width)
 
 
 def by_parts(p: Plan, tiles: Tiles, size: int, count: int) -> list[str]:
@@ -135,39 +93,61 @@ def by_parts(p: Plan, tiles: Tiles, size: int, count: int) -> list[str]:
         body = [f"R = min({rows}, {c.HO} - hh)", *body]
     if rows < c.HO:
         body = [f"for hh in range(0, {c.HO}, {rows}):", *indent(body)]
-    return ["for p in range(lo, hi):", f"    part = p * {size}", *indent(zero_partial(size, p.dtype)),
-            *indent(images_of(c.batch, count)), *indent(image_start(p) + body, 2)]  # fmt: skip
+    return [
+        "for p in range(lo, hi):",
+        f"    part = p * {size}",
+        *indent(zero_partial(size, p.dtype)),
+        *indent(images_of(c.batch, count)),
+        *indent(image_start(p) + body, 2),
+    ]
 
 
 def by_panels(p: Plan, tiles: Tiles) -> tuple[list[str], int]:
-    """Unit after unit: one kernel row of one panel of dw over all images; (lines, scratch elements).
+    """Unit after unit: one kernel row of one panel of dw over all images; (lines, scratch
+    elements).
 
-    The sums and the image's panel of dy lie together in scratch: rows of dw and dy may be a large power of two apart,
-    where they would share a few sets of the caches.
+    The sums and the image's panel of dy lie together in scratch: rows of dw and dy may be a large
+    power of two apart, where they would share a few sets of the caches.
     """
     c = p.conv
     count = sum(panel_count(q) for q in p.panels())
     width = max(q.width for q in p.panels())
     sums, pixels = c.KW * c.CG, c.HO * c.WO
     room = (sums + pixels) * width
-    lines = ["for t in range(lo, hi):", f"    part = tid * {room}", f"    copy = part + {sums * width}",
-             f"    r = t % {c.KH}", f"    u = t // {c.KH}"]  # fmt: skip
+    lines = [
+        "for t in range(lo, hi):",
+        f"    part = tid * {room}",
+        f"    copy = part + {sums * width}",
+        f"    r = t % {c.KH}",
+        f"    u = t // {c.KH}",
+    ]
     if c.groups > 1:
         lines = [*lines, f"    g = u // {count}", f"    u = u % {count}"]
     seen = 0
     for q in p.panels():
         column = f"g * {c.OG} + o" if c.groups > 1 else "o"
         zero = [f"for i in range({sums * q.width}):", f"    scratch[part + i] = {p.dtype}(0)"]
-        panel = [f"for i in range({pixels}):", f"    for j in range({q.columns}):",
-                 f"        scratch[copy + i * {q.width} + j] = b[(n * {pixels} + i) * {c.O} + {column} + j]"]  # fmt: skip
+        panel = [
+            f"for i in range({pixels}):",
+            f"    for j in range({q.columns}):",
+            f"        at = (n * {pixels} + i) * {c.O} + {column} + j",
+            f"        scratch[copy + i * {q.width} + j] = b[at]",
+        ]
         inner = image_start(p) + panel + kernel_row(p, c.HO, blocks(p, tiles, q, together=True))
-        result = [f"for i in range({sums}):", f"    for j in range({q.columns}):",
-                  f"        y[(r * {sums} + i) * {c.O} + {column} + j] = scratch[part + i * {q.width} + j]"]  # fmt: skip
+        result = [
+            f"for i in range({sums}):",
+            f"    for j in range({q.columns}):",
+            f"        at = (r * {sums} + i) * {c.O} + {column} + j",
+            f"        y[at] = scratch[part + i * {q.width} + j]",
+        ]
         lines += [
             f"    if {seen} <= u < {seen + panel_count(q)}:",
             f"        o = {total(q.first, f'(u - {seen}) * {q.width}')}",
-            *indent(zero, 2), f"        for n in range({c.batch}):", *indent(inner, 3), *indent(result, 2),
-        ]  # fmt: skip
+            *indent(zero, 2),
+            f"        for n in range({c.batch}):",
+            *indent(inner, 3),
+            *indent(result, 2),
+        ]
         seen += panel_count(q)
     return lines, room
 
@@ -179,13 +159,17 @@ def image_start(p: Plan) -> list[str]:
         return [f"image = n * {c.H * c.W * c.C}"]
     top, left = c.padding[0][0], c.padding[1][0]
     return [
-        f"for h in range({c.H}):", f"    for i in range({c.W * c.C}):",
-        f"        scratch[pad + (h + {top}) * {p.W * c.C} + i + {left * c.C}] = a[(n * {c.H} + h) * {c.W * c.C} + i]",
-    ]  # fmt: skip
+        f"for h in range({c.H}):",
+        f"    for i in range({c.W * c.C}):",
+        f"        at = pad + (h + {top}) * {p.W * c.C} + i + {left * c.C}",
+        f"        scratch[at] = a[(n * {c.H} + h) * {c.W * c.C} + i]",
+    ]
 
 
 def kernel_row(p: Plan, rows: int, body: list[str]) -> list[str]:
-    """Kernel row r: the rows h0..h0+R-1 of dy, of this pass, that it joins with the image; then its columns s."""
+    """Kernel row r: the rows h0..h0+R-1 of dy, of this pass, that it joins with the image; then its
+    columns s.
+    """
     c = p.conv
     first, last = ("hh", f"min({c.HO}, hh + {rows})") if rows < c.HO else ("0", str(c.HO))
     if not p.clipped:
@@ -199,17 +183,21 @@ def kernel_row(p: Plan, rows: int, body: list[str]) -> list[str]:
     top, left = c.padding[0][0], c.padding[1][0]
     return [
         f"h0 = max({first}, ({top + sh - 1} - {row}) // {sh})",
-        f"R = min({last}, ({c.H - 1 + top} - {row}) // {sh} + 1) - h0", f"for s in range({c.KW}):",
+        f"R = min({last}, ({c.H - 1 + top} - {row}) // {sh} + 1) - h0",
+        f"for s in range({c.KW}):",
         f"    w0 = max(0, ({left + sw - 1} - {col}) // {sw})",
         f"    kc = min({c.WO}, ({c.W - 1 + left} - {col}) // {sw} + 1) - w0",
-        "    if R > 0 and kc > 0:", *indent(body, 2),
-    ]  # fmt: skip
+        "    if R > 0 and kc > 0:",
+        *indent(body, 2),
+    ]
 
 
 def blocks(p: Plan, tiles: Tiles, panel: Panel, together: bool = False) -> list[str]:
-    """The tiles of one panel: blocks of rows of dw at the kernel position (r, s), or over all of the kernel.
+    """The tiles of one panel: blocks of rows of dw at the kernel position (r, s), or over all of
+    the kernel.
 
-    together: dy and the sums of this kernel row are read and written in scratch, at `copy` and `part`, panel-wide.
+    together: dy and the sums of this kernel row are read and written in scratch, at `copy` and
+    `part`, panel-wide.
     """
     c = p.conv
     sh, sw = c.stride
@@ -219,9 +207,9 @@ def blocks(p: Plan, tiles: Tiles, panel: Panel, together: bool = False) -> list[
     at_a, at_pixel = places(p, h0)
     width = panel.width if together else c.O
     column = f"g * {c.OG} + o" if c.groups > 1 else "o"
-    rows = {"all": 0, "columns": f"r * {c.KW * c.CG}", "none": f"(r * {c.KW} + s) * {c.CG}"}[
-        p.kernel
-    ]
+    rows: Dim = 0
+    if not every:
+        rows = f"r * {c.KW * c.CG}" if p.kernel == "columns" else f"(r * {c.KW} + s) * {c.CG}"
     at_b = f"(n * {c.HO * c.WO} + {at_pixel}) * {c.O} + {column}"
     if together:
         rows = f"s * {c.CG}" if p.kernel == "none" else 0
@@ -229,13 +217,30 @@ def blocks(p: Plan, tiles: Tiles, panel: Panel, together: bool = False) -> list[
     lines = []
     for start, last, offsets in row_runs(p):
         size = len(offsets)
-        name = tiles.get(size, panel, rows_a=offsets, rows_c=tuple(i * width for i in range(size)), step_a=sw * c.C,
-                         step_b=width, init="load", final="store")  # fmt: skip
+        name = tiles.get(
+            size,
+            panel,
+            rows_a=offsets,
+            rows_c=tuple(i * width for i in range(size)),
+            step_a=sw * c.C,
+            step_b=width,
+            init="load",
+            final="store",
+        )
         shift = "i" if p.contiguous else p.offsets[start]
         at_y = total("part", f"({total(rows, 'i')}) * {width}", 0 if together else column)
-        args = [str(c.HO) if every and whole else "R", "kc" if p.clipped else str(c.WO),
-                "scratch" if p.copied else "a", total(at_a, shift), str(sh * p.W * c.C),
-                "scratch" if together else "b", at_b, str(c.WO * width), "scratch" if together else "y", at_y]  # fmt: skip
+        args = [
+            str(c.HO) if every and whole else "R",
+            "kc" if p.clipped else str(c.WO),
+            "scratch" if p.copied else "a",
+            total(at_a, shift),
+            str(sh * p.W * c.C),
+            "scratch" if together else "b",
+            at_b,
+            str(c.WO * width),
+            "scratch" if together else "y",
+            at_y,
+        ]
         lines += [f"for i in range({start}, {last + 1}, {size}):", *indent(call(name, args))]
     return lines
 
@@ -253,27 +258,3 @@ def places(p: Plan, h0: str) -> tuple[str, str]:
     group = f"g * {c.CG}" if c.groups > 1 else "0"
     pixel = total(f"{h0} * {c.WO}" if h0 != "0" else "0", "w0" if p.clipped else "0")
     return total("pad" if p.copied else "image", x, group), pixel
-
-
-def row_runs(p: Plan) -> list[tuple[int, int, tuple[int, ...]]]:
-    """(first, last, offsets): blocks of tile rows; neighbours of one size are a run where the rows are contiguous."""
-    out: list[tuple[int, int, tuple[int, ...]]] = []
-    for start, size in split(len(p.offsets), p.most):
-        offsets = tuple(o - p.offsets[start] for o in p.offsets[start : start + size])
-        if out and p.contiguous and out[-1][2] == offsets:
-            out[-1] = (out[-1][0], start, offsets)
-        else:
-            out.append((start, start, offsets))
-    return out
-
-
-def rows_per_pass(p: Plan) -> int:
-    """Rows of dy a pass reduces over: 128 pixels or more, in L1 if they fit, else a part of L2."""
-    c, bytes_ = p.conv, target.itemsize(p.dtype)
-    for limit in (L1_BYTES, L2_BYTES):
-        rows = (limit // bytes_ - c.KH * c.dilation[0] * p.W * c.C) // (
-            c.stride[0] * p.W * c.C + c.WO * c.O
-        )
-        if rows * c.WO >= PIXELS:
-            return min(rows, c.HO)
-    return min(c.HO, -(-PIXELS // c.WO))

@@ -1,27 +1,30 @@
-"""Depthwise convolutions: one input channel a group, a few output channels each. Plain loops over channels.
+"""Depthwise convolutions: one input channel a group, a few output channels each. Plain loops over
+channels.
 
-A register tile would use one lane in `lanes` here. Instead channels are the vectorised loop; the taps of a pixel are
-written out where it touches no border. b holds w (KH, KW, 1, C * multiplier), channel by channel.
+A register tile would use one lane in `lanes` here. Instead channels are the vectorised loop; the
+taps of a pixel are written out where it touches no border. b holds w (KH, KW, 1, C * multiplier),
+channel by channel.
 """
 
 from __future__ import annotations
 
 from nnjit.kernels import target
-from nnjit.kernels.blocks import check_symbols, grain, product, symbols_of, total
+from nnjit.kernels.blocks import check_symbols, filled, grain, product, symbols_of, total
 from nnjit.kernels.contraction import describe
 from nnjit.kernels.geometry import Axis, Conv, forward_axis, gradient_axis
-from nnjit.kernels.partials import images_of, partial_count, reduce_step, zero_partial
 from nnjit.kernels.recipe import Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
 
 WRITTEN_OUT = 25  # taps of a kernel up to which a pixel is one expression
-NAMES = ("lo", "hi", "tid", "a", "b", "bias", "mask", "residual", "y", "v", "t", "n", "h", "top", "left", "r", "r0", "R",
-         "u", "u0", "U", "j", "c", "s", "x", "k", "out", "part", "row", "p", "i", "d")  # fmt: skip
+# variables of these kernels, which no symbol may be called
+NAMES = (
+    "lo hi tid a b bias mask residual y v t n h top left r r0 R u u0 U j c s x k out part row p i d"
+)
 
 
 def is_depthwise(conv: Conv, dtype: str) -> bool:
     """One input channel a group, and fewer outputs than would fill a vector."""
-    return conv.groups > 1 and conv.CG == 1 and conv.OG < target.lanes(dtype)
+    return conv.groups > 1 and conv.CG == 1 and target.lanes(dtype) > conv.OG
 
 
 def depthwise(name: str, conv: Conv, dtype: str, epilogue: Epilogue) -> Recipe:
@@ -38,7 +41,8 @@ def depthwise_dx(name: str, conv: Conv, dtype: str, epilogue: Epilogue) -> Recip
     rows = gradient_axis(conv.H, conv.KH, conv.stride[0], conv.padding[0][0], conv.dilation[0])
     columns = gradient_axis(conv.W, conv.KW, conv.stride[1], conv.padding[1][0], conv.dilation[1])
     writer = Writer(conv, dtype, epilogue, True)
-    doc = f"y = {describe(epilogue, 'dx')} of depthwise conv(x, w) with a = dy, b = w: {conv.describe()}"
+    what = f"y = {describe(epilogue, 'dx')} of depthwise conv(x, w)"
+    doc = f"{what} with a = dy, b = w: {conv.describe()}"
     return writer.recipe(name, doc, rows, columns)
 
 
@@ -61,15 +65,18 @@ class Writer:
                 [f"if h % {axis.step} == {axis.first}:", *indent(lines)] if axis.step > 1 else lines
             )
         body += indent(self.finish())
-        symbols = check_symbols(
-            name, symbols_of(c.batch), (*NAMES, *(n for n, _ in ep.extra_params))
-        )
+        symbols = check_symbols(name, symbols_of(c.batch), NAMES, ep.extra_params)
         params = ((n, self.dtype) for n in ("a", "b", *ep.inputs(), "y"))
         kernel = Template(
-            name=name, doc=f"{name}: {doc}; rows lo..hi of all images.", imports=ep.imports, symbols=symbols,
-            params=(*params, *ep.extra_params), body=tuple(body), trip=product(c.batch, self.HO),
+            name=name,
+            doc=filled(f"{name}: {doc}; rows lo..hi of all images."),
+            imports=ep.imports,
+            symbols=symbols,
+            params=(*params, *ep.extra_params),
+            body=tuple(body),
+            trip=product(c.batch, self.HO),
             grain=grain(2 * c.WO * c.O * c.KH * c.KW * 4),
-        )  # fmt: skip
+        )
         roles = ("a", "b", *ep.inputs(), "out", *(n for n, _ in ep.extra_params))
         return Recipe((Step(kernel, roles),))
 
@@ -86,7 +93,7 @@ class Writer:
         return lines
 
     def columns(self, axis: Axis, column: Axis, step: int) -> list[str]:
-        """The columns of a class: those that touch no border in the middle, the others tap by tap."""
+        """The columns of a class: those that touch no border at once, the others tap by tap."""
         ranges = [column.rows(self.W, 0, column.count, t) for t in range(column.taps)]
         lo = max([r[0] for r in ranges], default=0)
         hi = max(lo, min([r[1] for r in ranges], default=0))
@@ -109,7 +116,7 @@ class Writer:
         return [f"left = {left}", f"out = (t * {self.WO} + {x}) * {self.O}"]
 
     def kernel(self, axis: Axis, tap: str, last: int) -> tuple[int, str, int]:
-        """(first, text, step): the kernel index of a tap; a gradient's axis counts it from the end."""
+        """(first, text, step): the kernel index of a tap; gradients count it from the end."""
         if self.backward:
             first, step = last - axis.kernel_first, -axis.kernel_step
         else:
@@ -122,16 +129,24 @@ class Writer:
         _, row, _ = self.kernel(axis, "r", c.KH - 1)
         _, col, _ = self.kernel(column, "u", c.KW - 1)
         inner = [
-            f"x = ((n * {self.H} + top + r * {step}) * {self.W} + left + u * {column.tap_step}) * {self.C}",
-            f"k = (({row}) * {c.KW} + {col}) * {c.O}", *self.channels([("x", "k")], True),
-        ]  # fmt: skip
+            f"x = (n * {self.H} + top + r * {step}) * {self.W} + left + u * {column.tap_step}",
+            f"x = x * {self.C}",
+            f"k = (({row}) * {c.KW} + {col}) * {c.O}",
+            *self.channels([("x", "k")], True),
+        ]
         return [
-            *self.place(column), *self.start(), *clip("u0", "U", "left", column, self.W),
-            "for r in range(r0, r0 + R):", "    for u in range(u0, u0 + U):", *indent(inner, 2),
-        ]  # fmt: skip
+            *self.place(column),
+            *self.start(),
+            *clip("u0", "U", "left", column, self.W),
+            "for r in range(r0, r0 + R):",
+            "    for u in range(u0, u0 + U):",
+            *indent(inner, 2),
+        ]
 
     def inner_pixel(self, axis: Axis, column: Axis, whole: bool) -> list[str]:
-        """A pixel with all kernel columns: one expression if all kernel rows are there too, else row by row."""
+        """A pixel with all kernel columns: one expression if all kernel rows are there too, else
+        row by row.
+        """
         c = self.conv
         first, _, step = self.kernel(column, "u", c.KW - 1)
         taps = [
@@ -139,18 +154,23 @@ class Writer:
         ]
         _, row, _ = self.kernel(axis, "r", c.KH - 1)
         by_row = [
-            *self.start(), "for r in range(r0, r0 + R):",
+            *self.start(),
+            "for r in range(r0, r0 + R):",
             f"    x = ((n * {self.H} + top + r * {axis.tap_step}) * {self.W} + left) * {self.C}",
             f"    k = ({row}) * {c.KW * c.O}",
             *indent(self.channels([(total("x", i), total("k", k)) for i, k in taps], True)),
-        ]  # fmt: skip
+        ]
         if not whole:
             return [*self.place(column), *by_row]
         first, _, step = self.kernel(axis, "r", c.KH - 1)
         both = [
-            (total("x", r * axis.tap_step * self.W * self.C + i), str((first + r * step) * c.KW * c.O + k))
-            for r in range(axis.taps) for i, k in taps
-        ]  # fmt: skip
+            (
+                total("x", r * axis.tap_step * self.W * self.C + i),
+                str((first + r * step) * c.KW * c.O + k),
+            )
+            for r in range(axis.taps)
+            for i, k in taps
+        ]
         at_once = [
             f"x = ((n * {self.H} + top) * {self.W} + left) * {self.C}",
             *self.channels(both, False),
@@ -171,7 +191,7 @@ class Writer:
         return [f"for c in range({self.O}):", f"    y[out + c] = {value}"]
 
     def channels(self, taps: list[tuple[str, str]], add: bool) -> list[str]:
-        """The loop over channels that adds these (place in a, place in b) taps to y, or starts it."""
+        """The loop over channels that adds these taps, places in a and b, to y or starts it."""
         many, outer = self.many, self.conv.C
         one = many == 1
         narrow, wide = "c", "c" if one else "s"
@@ -197,8 +217,11 @@ class Writer:
     def finish(self) -> list[str]:
         """The final and the tail over the row of y, while it is in L1."""
         ep, zero = self.ep, f"{self.dtype}(0)"
-        lines = {"mask": [f"v = v if mask[out + c] > {zero} else {zero}"], "add": ["v = v + residual[out + c]"],
-                 "add_relu": ["v = v + residual[out + c]"]}.get(ep.final, [])  # fmt: skip
+        lines = {
+            "mask": [f"v = v if mask[out + c] > {zero} else {zero}"],
+            "add": ["v = v + residual[out + c]"],
+            "add_relu": ["v = v + residual[out + c]"],
+        }.get(ep.final, [])
         if ep.final.endswith("relu"):
             lines = [*lines, f"v = {zero} if v < {zero} else v"]
         if lines:
@@ -207,8 +230,12 @@ class Writer:
             lines = [*lines, *ep.tail("out + c", "c")]
         if not lines:
             return []
-        return [f"for j in range({self.WO}):", f"    out = (t * {self.WO} + j) * {self.O}",
-                f"    for c in range({self.O}):", *indent(lines, 2)]  # fmt: skip
+        return [
+            f"for j in range({self.WO}):",
+            f"    out = (t * {self.WO} + j) * {self.O}",
+            f"    for c in range({self.O}):",
+            *indent(lines, 2),
+        ]
 
 
 def clip(first: str, count: str, at: str, axis: Axis, size: int) -> list[str]:
@@ -216,60 +243,9 @@ def clip(first: str, count: str, at: str, axis: Axis, size: int) -> list[str]:
     if not axis.taps:
         return [f"{first} = {count} = 0"]
     step = axis.tap_step
-    low, high = (f"-{at}", f"{size} - {at}") if step == 1 else (
-        f"-({at} // {step})", f"({size - 1} - {at}) // {step} + 1")  # fmt: skip
-    return [f"{first} = max(0, {low})", f"{count} = min({axis.taps}, {high}) - {first}"]
-
-
-def depthwise_dw(name: str, conv: Conv, dtype: str) -> Recipe:
-    """The weight gradient: a = x, b = dy; partial sums over groups of images, then their sum."""
-    size, count = conv.KH * conv.KW * conv.O, partial_count(conv, dtype)
-    body = ["for p in range(lo, hi):", f"    part = p * {size}", *indent(zero_partial(size, dtype)),
-            *indent(images_of(conv.batch, count)), *indent(dw_image(conv), 2)]  # fmt: skip
-    kernel = Template(
-        name=name, doc=f"{name}: partial sums y of dw, of depthwise conv(x, w), with a = x, b = dy: {conv.describe()};\n"
-        f"{count} parts of the images, lo..hi of them.",
-        imports=(), symbols=check_symbols(name, symbols_of(conv.batch), NAMES),
-        params=(("a", dtype), ("b", dtype), ("y", dtype)), body=tuple(body), trip=count,
-    )  # fmt: skip
-    return Recipe(
-        (Step(kernel, ("a", "b", "parts")), reduce_step(size, count, dtype)),
-        {"parts": (count * size, dtype)},
+    low, high = (
+        (f"-{at}", f"{size} - {at}")
+        if step == 1
+        else (f"-({at} // {step})", f"({size - 1} - {at}) // {step} + 1")
     )
-
-
-def dw_image(c: Conv) -> list[str]:
-    """One image: for each tap the products of the pixels it touches, four at a time."""
-    many, wide = c.OG, "c" if c.OG == 1 else "s"
-    lines: list[str] = []
-    axis = forward_axis(c.WO, c.KW, c.stride[1], c.padding[1][0], c.dilation[1])[0]
-    for u in range(c.KW):
-        lo, hi = axis.rows(c.W, 0, c.WO, u)
-        if lo == hi:
-            continue
-        left = axis.in_first + u * axis.tap_step
-        for start, end, step in ((lo, hi - (hi - lo) % 4, 4), (hi - (hi - lo) % 4, hi, 1)):
-            if start == end:
-                continue
-            terms = [
-                f"a[{total('x + c', i * axis.in_step * c.C)}] * b[{total(f'd + {wide}', i * c.O)}]" for i in range(step)
-            ]  # fmt: skip
-            value = (
-                f"({terms[0]} + {terms[1]}) + ({terms[2]} + {terms[3]})" if step == 4 else terms[0]
-            )
-            sums = [f"y[{total(f'k + {wide}', u * c.O)}] += {value}"]
-            if many > 1:
-                sums = [f"for s in range(c * {many}, c * {many} + {many}):", *indent(sums)]
-            lines += [
-                f"for j in range({start}, {end}, {step}):",
-                f"    x = row + {total(f'j * {axis.in_step * c.C}', left * c.C)}", f"    d = t + j * {c.O}",
-                f"    for c in range({c.C}):", *indent(sums, 2),
-            ]  # fmt: skip
-    (top, _), _ = c.padding
-    h = f"h * {c.stride[0]}" if c.stride[0] > 1 else "h"
-    return [
-        f"for h in range({c.HO}):", f"    t = (n * {c.HO} + h) * {c.WO * c.O}", f"    for r in range({c.KH}):",
-        f"        i = {total(h, f'r * {c.dilation[0]}' if c.dilation[0] > 1 else 'r', -top)}", f"        if 0 <= i < {c.H}:",
-        f"            row = (n * {c.H} + i) * {c.W * c.C}", f"            k = part + r * {c.KW * c.O}",
-        *indent(lines, 3),
-    ]  # fmt: skip
+    return [f"{first} = max(0, {low})", f"{count} = min({axis.taps}, {high}) - {first}"]

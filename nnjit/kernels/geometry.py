@@ -1,8 +1,9 @@
 """Shapes of a 2-D convolution, and which input rows or columns each output position reads.
 
-Both the forward pass and the input gradient are correlations: an output position m of a class reads the input positions
-in_first + m * in_step + t * tap_step for its taps t. The forward pass has one class an axis. The input gradient has one
-for each residue of the position modulo the stride, with its own taps: no zeros are inserted, no product is wasted.
+Both the forward pass and the input gradient are correlations: an output position m of a class reads
+the input positions in_first + m * in_step + t * tap_step for its taps t. The forward pass has one
+class an axis. The input gradient has one for each residue of the position modulo the stride, with
+its own taps: no zeros are inserted, no product is wasted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from nnjit.kernels.blocks import Dim
 
 @dataclass(frozen=True)
 class Conv:
-    """x (batch, H, W, C), w (KH, KW, C / groups, O) -> y (batch, HO, WO, O). padding: ((top, bottom), (left, right))."""
+    """x (batch, H, W, C), w (KH, KW, C / groups, O) -> y (batch, HO, WO, O). padding: ((top,
+    bottom), (left, right)).
+    """
 
     batch: Dim
     H: int
@@ -32,19 +35,22 @@ class Conv:
     def __post_init__(self) -> None:
         if self.groups < 1 or self.C % self.groups or self.O % self.groups:
             raise ValueError(
-                f"convolution: groups={self.groups} must divide the {self.C} input and {self.O} output channels"
+                f"convolution: groups={self.groups} must divide the {self.C} input "
+                f"and {self.O} output channels"
             )
         if (
             min(*self.stride, *self.dilation, self.KH, self.KW) < 1
             or min(map(min, self.padding)) < 0
         ):
             raise ValueError(
-                f"convolution: kernel ({self.KH}, {self.KW}), stride={self.stride} and dilation={self.dilation} must be "
+                f"convolution: kernel ({self.KH}, {self.KW}), stride={self.stride} "
+                f"and dilation={self.dilation} must be "
                 f"at least 1, padding={self.padding} at least 0"
             )
         if self.HO < 1 or self.WO < 1:
             raise ValueError(
-                f"convolution: a kernel of ({self.KH}, {self.KW}) with dilation={self.dilation} does not fit an image of "
+                f"convolution: a kernel of ({self.KH}, {self.KW}) with "
+                f"dilation={self.dilation} does not fit an image of "
                 f"({self.H}, {self.W}) with padding={self.padding}"
             )
 
@@ -70,8 +76,10 @@ class Conv:
     def pointwise(self) -> bool:
         """Whether it is a matrix product of pixels and channels."""
         return (
-            self.KH == self.KW == self.groups == 1 and self.stride == (1, 1) and not any(map(any, self.padding))
-        )  # fmt: skip
+            self.KH == self.KW == self.groups == 1
+            and self.stride == (1, 1)
+            and not any(map(any, self.padding))
+        )
 
     @property
     def padded(self) -> bool:
@@ -79,8 +87,11 @@ class Conv:
 
     def describe(self) -> str:
         """The shapes and the options that are not 1 or 0."""
-        words = [f"x ({self.batch}, {self.H}, {self.W}, {self.C})", f"w ({self.KH}, {self.KW}, {self.CG}, {self.O})",
-                 f"y ({self.batch}, {self.HO}, {self.WO}, {self.O})"]  # fmt: skip
+        words = [
+            f"x ({self.batch}, {self.H}, {self.W}, {self.C})",
+            f"w ({self.KH}, {self.KW}, {self.CG}, {self.O})",
+            f"y ({self.batch}, {self.HO}, {self.WO}, {self.O})",
+        ]
         words += [f"stride {self.stride}"] * (self.stride != (1, 1)) + [
             f"padding {self.padding}"
         ] * self.padded
@@ -99,8 +110,8 @@ def output_size(
 class Axis:
     """One class of output positions on an axis.
 
-    Output position first + m * step, m in 0..count-1, reads in_first + m * in_step + t * tap_step, t in 0..taps-1,
-    with the kernel index kernel_first + t * kernel_step.
+    Output position first + m * step, m in 0..count-1, reads in_first + m * in_step + t * tap_step,
+    t in 0..taps-1, with the kernel index kernel_first + t * kernel_step.
     """
 
     first: int
@@ -119,7 +130,9 @@ class Axis:
         return self.taps > 0 and self.in_first >= 0 and last < size
 
     def rows(self, size: int, start: int, count: int, tap: int) -> tuple[int, int]:
-        """Of `count` positions from `start`, the range (relative) for which the tap falls inside 0..size-1."""
+        """Of `count` positions from `start`, the range (relative) for which the tap falls inside
+        0..size-1.
+        """
         at = [
             self.in_first + (start + i) * self.in_step + tap * self.tap_step for i in range(count)
         ]
@@ -133,7 +146,9 @@ def forward_axis(count: int, kernel: int, stride: int, low: int, dilation: int) 
 
 
 def gradient_axis(size: int, kernel: int, stride: int, low: int, dilation: int) -> list[Axis]:
-    """The classes of positions of dx by residue; kernel indices count from the end (the weights are packed reversed)."""
+    """The classes of positions of dx by residue; kernel indices count from the end (the weights are
+    packed reversed).
+    """
     common = math.gcd(dilation, stride)
     out = []
     for residue in range(stride):
@@ -144,6 +159,17 @@ def gradient_axis(size: int, kernel: int, stride: int, low: int, dilation: int) 
             continue
         last = used[-1] if used else 0
         start = (first + low - last * dilation) // stride if used else 0
-        out.append(Axis(first, stride, count, start, 1, len(used), dilation // common,
-                        kernel - 1 - last, stride // common))  # fmt: skip
+        out.append(
+            Axis(
+                first,
+                stride,
+                count,
+                start,
+                1,
+                len(used),
+                dilation // common,
+                kernel - 1 - last,
+                stride // common,
+            )
+        )
     return sorted(out, key=lambda axis: axis.first)

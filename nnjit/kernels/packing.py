@@ -1,8 +1,9 @@
 """Kernels that lay the second operand of a contraction out as column panels, once per step.
 
-A packed operand of `depth` rows and `columns` columns is a sequence of panels (see `blocks.panels`); a panel that
-starts at column o lies at o * depth and holds, for each k, its width of whole vectors. So a tile reads one contiguous
-stretch per panel. Transposed operands are always packed: the tile wants columns to be contiguous.
+A packed operand of `depth` rows and `columns` columns is a sequence of panels (see
+`blocks.panels`); a panel that starts at column o lies at o * depth and holds, for each k, its width
+of whole vectors. So a tile reads one contiguous stretch per panel. Transposed operands are always
+packed: the tile wants columns to be contiguous.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from nnjit.kernels.blocks import (
     Dim,
     Panel,
     check_symbols,
+    filled,
     padded,
     panels,
     product,
@@ -20,21 +22,8 @@ from nnjit.kernels.blocks import (
 )
 from nnjit.kernels.template import Template, indent
 
-NAMES = (
-    "lo",
-    "hi",
-    "tid",
-    "src",
-    "dst",
-    "t",
-    "o",
-    "j",
-    "s",
-    "d",
-    "q",
-    "k",
-    "i",
-)  # variables of these kernels
+# variables of these kernels, which no symbol may be called
+NAMES = "lo hi tid src dst t o j s d q k i"
 
 
 def packed_size(depth: Dim, columns: Dim, dtype: str) -> Dim:
@@ -48,20 +37,31 @@ def panel_name(columns: Dim, depth: Dim, vectors: int, dtype: str) -> str:
     return f"{words}_v{vectors}_{dtype}"
 
 
-def pack(depth: int, columns: Dim, vectors: int, dtype: str) -> Template:
+def pack(depth: Dim, columns: Dim, vectors: int, dtype: str) -> Template:
     """src (depth, columns) -> dst, packed in panels. Trip: the rows of src."""
     lines = ["for k in range(lo, hi):"]
     for p in panels(columns, vectors, target.lanes(dtype)):
-        lines += indent([
-            p.loop(), f"    for j in range({p.columns}):",
-            f"        dst[o * {text(depth)} + k * {p.width} + j] = src[k * {text(columns)} + o + j]",
-        ])  # fmt: skip
+        lines += indent(
+            [
+                p.loop(),
+                f"    for j in range({p.columns}):",
+                f"        s = k * {text(columns)} + o + j",
+                f"        dst[o * {text(depth)} + k * {p.width} + j] = src[s]",
+            ]
+        )
     return Template(
         name=f"pack_{panel_name(columns, depth, vectors, dtype)}",
-        doc=f"src ({depth}, {columns}) -> dst: panels of at most {vectors} vectors; rows lo..hi of src.",
-        imports=(), symbols=check_symbols("pack", symbols_of(depth, columns), NAMES), params=(("src", dtype), ("dst", dtype)),
-        body=tuple(lines), trip=depth, grain=max(1, 8192 // columns) if isinstance(columns, int) and columns else 8,
-    )  # fmt: skip
+        doc=filled(
+            f"src ({depth}, {columns}) -> dst: panels of at most {vectors} vectors; "
+            "lo..hi: rows of src."
+        ),
+        imports=(),
+        symbols=check_symbols("pack", symbols_of(depth, columns), NAMES),
+        params=(("src", dtype), ("dst", dtype)),
+        body=tuple(lines),
+        trip=depth,
+        grain=max(1, 8192 // columns) if isinstance(columns, int) and columns else 8,
+    )
 
 
 def pack_transposed(
@@ -76,11 +76,13 @@ def pack_transposed(
     plane_stride: Dim = 0,
     copy_stride: Dim = 0,
 ) -> Template:
-    """dst[k, j] = src[j * leading + k] packed in panels, a block of lanes x lanes in registers at a time.
+    """dst[k, j] = src[j * leading + k] packed in panels, a block of lanes x lanes in registers at a
+    time.
 
-    leading: elements between rows of src; depth by default. planes: that many matrices, plane_stride apart in src, follow
-    each other along the depth of dst in reverse order (kernel rows and columns of an input gradient). copies: that many
-    packed operands one after the other, copy_stride apart in src (a batch, groups). Trip: copies * vectors of columns.
+    leading: elements between rows of src; depth by default. planes: that many matrices,
+    plane_stride apart in src, follow each other along the depth of dst in reverse order (kernel
+    rows and columns of an input gradient). copies: that many packed operands one after the other,
+    copy_stride apart in src (a batch, groups). Trip: copies * vectors of columns.
     """
     lanes = target.lanes(dtype)
     leading = depth if leading is None else leading
@@ -111,11 +113,17 @@ def pack_transposed(
     stem = "" if leading == depth else f"_ld{panel_name(leading, plane_stride, 0, dtype)}"
     return Template(
         name=f"pack_transposed_{group}{kind}{panel_name(columns, depth, vectors, dtype)}{stem}",
-        doc=f"dst[k, j] = src[j * {leading} + k]: {copies} x {planes} matrices with {columns} rows of {depth},\n"
-        f"into panels of at most {vectors} vectors; lo..hi: vectors of columns.",
-        imports=writer.imports(), symbols=check_symbols("pack_transposed", symbols_of(*sizes), NAMES),
-        params=(("src", dtype), ("dst", dtype)), body=tuple(lines), trip=product(copies, count), grain=1,
-    )  # fmt: skip
+        doc=filled(
+            f"dst[k, j] = src[j * {leading} + k]: {copies} x {planes} matrices with {columns} rows "
+            f"of {depth}, into panels of at most {vectors} vectors; lo..hi: vectors of columns."
+        ),
+        imports=writer.imports(),
+        symbols=check_symbols("pack_transposed", symbols_of(*sizes), NAMES),
+        params=(("src", dtype), ("dst", dtype)),
+        body=tuple(lines),
+        trip=product(copies, count),
+        grain=1,
+    )
 
 
 class BlockWriter:
@@ -151,9 +159,12 @@ class BlockWriter:
         if self.planes == 1:
             return [*lines, f"s = {s}", f"d = {d}", *self.block_rows(p)]
         return [
-            *lines, f"for q in range({self.planes}):", f"    s = {s} + q * {text(self.plane_stride)}",
-            f"    d = {d} + ({self.planes - 1} - q) * {text(product(self.depth, p.width))}", *indent(self.block_rows(p)),
-        ]  # fmt: skip
+            *lines,
+            f"for q in range({self.planes}):",
+            f"    s = {s} + q * {text(self.plane_stride)}",
+            f"    d = {d} + ({self.planes - 1} - q) * {text(product(self.depth, p.width))}",
+            *indent(self.block_rows(p)),
+        ]
 
     def block_rows(self, p: Panel) -> list[str]:
         """All of a matrix in the vector of columns; the last one of a panel may be cut short."""
@@ -162,11 +173,17 @@ class BlockWriter:
         if not p.tail or p.vectors == 1:
             return self.vector(p, int(p.tail) or self.lanes)
         assert isinstance(p.end, int)
-        return [f"if o < {p.end - self.lanes}:", *indent(self.vector(p, self.lanes)),
-                "else:", *indent(self.vector(p, int(p.tail)))]  # fmt: skip
+        return [
+            f"if o < {p.end - self.lanes}:",
+            *indent(self.vector(p, self.lanes)),
+            "else:",
+            *indent(self.vector(p, int(p.tail))),
+        ]
 
     def vector(self, p: Panel, rows: int) -> list[str]:
-        """All k of `rows` columns of dst (rows of src); what is left of a run-time depth goes one by one."""
+        """All k of `rows` columns of dst (rows of src); what is left of a run-time depth goes one
+        by one.
+        """
         step, depth = self.lanes, text(self.depth)
         lines = []
         if not isinstance(self.depth, int) or self.depth >= step:
@@ -191,5 +208,8 @@ class BlockWriter:
         return f"{name}(src, {s}, {text(self.leading)}, dst, {d}, {p.width})"
 
     def scalars(self, p: Panel, start: str, rows: Dim) -> list[str]:
-        return [f"for k in range({start}, {self.depth}):", f"    for i in range({rows}):",
-                f"        dst[d + k * {p.width} + i] = src[s + i * {text(self.leading)} + k]"]  # fmt: skip
+        return [
+            f"for k in range({start}, {self.depth}):",
+            f"    for i in range({rows}):",
+            f"        dst[d + k * {p.width} + i] = src[s + i * {text(self.leading)} + k]",
+        ]

@@ -1,4 +1,6 @@
-"""Sums over images that several threads share: parts fixed by the shape, then one ordered sum of the parts."""
+"""Sums over images that several threads share: parts fixed by the shape, then one ordered sum of
+the parts.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ PART_BYTES = (
 
 
 def partial_count(conv: Conv, dtype: str) -> int:
-    """Parts of the images: 8; 32 where the gradient is small, so that many threads share large images."""
+    """Parts of the images: 8; 32 where the gradient is small, so that many threads share large
+    images.
+    """
     small = conv.KH * conv.KW * conv.CG * conv.O * itemsize(dtype) <= PART_BYTES
     parts = MOST_PARTS if small else PARTS
     return min(parts, conv.batch) if isinstance(conv.batch, int) and conv.batch > 0 else parts
@@ -40,8 +44,13 @@ def reduce_step(size: int, count: int, dtype: str) -> Step:
         "    y[i] = v",
     )
     template = Template(
-        name=f"sum_{count}_parts_{size}_{dtype}", doc=f"y[i] = sum over {count} parts of parts[part * {size} + i].",
-        imports=(), symbols=(), params=(("parts", dtype), ("y", dtype)), body=body, trip=size,
+        name=f"sum_{count}_parts_{size}_{dtype}",
+        doc=f"y[i] = sum over {count} parts of parts[part * {size} + i].",
+        imports=(),
+        symbols=(),
+        params=(("parts", dtype), ("y", dtype)),
+        body=body,
+        trip=size,
         grain=max(64, 16384 // count),
-    )  # fmt: skip
+    )
     return Step(template, ("parts", "out"))

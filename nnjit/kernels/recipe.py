@@ -1,4 +1,6 @@
-"""What a contraction template gives its caller: kernels in order, what each takes, and the buffers between them."""
+"""What a contraction template gives its caller: kernels in order, what each takes, and the buffers
+between them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from nnjit.kernels.tile import FINALS
 
 @dataclass(frozen=True)
 class Step:
-    """One launch: the kernel, and for each of its params the role or temporary buffer that it takes."""
+    """One launch: the kernel, and for each of its params the role or temporary buffer that it
+    takes.
+    """
 
     template: Template
     args: tuple[str, ...]
@@ -19,11 +23,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Launches in order. Roles: a, b, bias, mask, residual, out, the names of an epilogue's extra params, scratch.
+    """Launches in order. Roles: a, b, bias, mask, residual, out, the names of an epilogue's extra
+    params, scratch.
 
-    temps: name -> (elements, dtype code); elements is an int or an expression of the symbols. A step whose template
-    name starts with "pack_" depends on the operand b alone, so equal ones can be shared. The operand out must not
-    share memory with any other; each step overwrites all that it writes, so nothing needs to be cleared.
+    temps: name -> (elements, dtype code); elements is an int or an expression of the symbols. A
+    step whose template name starts with "pack_" depends on the operand b alone, so equal ones can
+    be shared. The operand out must not share memory with any other; each step overwrites all that
+    it writes, so nothing needs to be cleared.
     """
 
     steps: tuple[Step, ...]
@@ -34,10 +40,11 @@ class Recipe:
 class Epilogue:
     """What follows a contraction while the result is in registers or in L1, in this order.
 
-    bias: adds the param `bias`, one value per column. final: "store", "relu", "mask" (0 where not mask > 0),
-    "add" (plus residual) or "add_relu"; mask and residual are laid out like the result y.
-    tail(index, column): lines that rewrite y[index] elementwise; they may read and write extra_params, (name, dtype
-    code) pairs, at the text `index` (flat index of the element) or `column`. imports: lines that the tail needs.
+    bias: adds the param `bias`, one value per column. final: "store", "relu", "mask" (0 where not
+    mask > 0), "add" (plus residual) or "add_relu"; mask and residual are laid out like the result
+    y. tail(index, column): lines that rewrite y[index] elementwise; they may read and write
+    extra_params, (name, dtype code) pairs, at the text `index` (flat index of the element) or
+    `column`. imports: lines that the tail needs.
     """
 
     bias: bool = False
@@ -71,7 +78,9 @@ class Epilogue:
     def lines(
         self, out: str, rows: int, row_step: int | str, column: str, columns: int | str
     ) -> list[str]:
-        """The tail as a loop over a block just written: rows row_step apart from y[out], columns wide."""
+        """The tail as a loop over a block just written: rows row_step apart from y[out], columns
+        wide.
+        """
         if self.tail is None:
             return []
         inner = [

@@ -1,12 +1,14 @@
-"""The one building block of all contractions: a register tile, and the transposition that packs its operand.
+"""The one building block of all contractions: a register tile, and the transposition that packs its
+operand.
 
 `tile(...)` returns a function
 
     C[rows_c[i] + j] = final(init + sum_r sum_taps sum_k A[r*sar + tap.a + rows_a[i] + k*step_a]
                                                        * B[r*sbr + tap.b + k*step_b + j])
 
-that holds len(rows_c) x vectors SIMD accumulators in registers. In a compile worker it is a Numba intrinsic (see
-`tile_llvm`), elsewhere the NumPy meaning below, on flat arrays, so emitted kernels run in both.
+that holds len(rows_c) x vectors SIMD accumulators in registers. In a compile worker it is a Numba
+intrinsic (see `tile_llvm`), elsewhere the NumPy meaning below, on flat arrays, so emitted kernels
+run in both.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ RUNTIME = ("row_a", "row_c", "step_a", "step_b")
 
 @dataclass(frozen=True)
 class TileShape:
-    """Everything of a tile that is a literal of its machine code; see `tile` for the meaning of the fields."""
+    """Everything of a tile that is a literal of its machine code; see `tile` for the meaning of the
+    fields.
+    """
 
     rows_a: tuple[int, ...]
     rows_c: tuple[int, ...]
@@ -69,29 +73,44 @@ def tile(
     dtype: str = "f4",
     runtime: tuple[str, ...] = (),
 ) -> Callable[..., None]:
-    """The tile as a function (R, kc, a, aoff, sar, b, boff, sbr, c, coff[, e, eoff][, m, moff][, strides][, width]).
+    """The tile as a function (R, kc, a, aoff, sar, b, boff, sbr, c, coff[, e, eoff][, m, moff][,
+    strides][, width]).
 
-    rows_a, rows_c: offsets of the tile's rows in A and C. taps: static pieces (a offset, b offset, first row, end row)
-    of the reduction, each for a range of tile rows; none means one tap for all. R outer steps (sar, sbr apart) and kc
-    inner steps (step_a, step_b apart; `static_k` > 0 unrolls them); R <= 0 or kc <= 0 leaves the initial value.
-    tail: columns in use of the last vector, 0 for all, "run" if it is the last argument. init: zero, load (C) or bias
-    (the row at e). final: store, relu, mask (0 where not m > 0), add (m), add_relu; m is laid out like C.
-    runtime: of row_a, row_c, step_a, step_b those that are arguments; rows_a and rows_c then multiply row_a and row_c.
-    NaN and inf propagate as in the formula; relu keeps NaN.
+    rows_a, rows_c: offsets of the tile's rows in A and C. taps: static pieces (a offset, b offset,
+    first row, end row) of the reduction, each for a range of tile rows; none means one tap for all.
+    R outer steps (sar, sbr apart) and kc inner steps (step_a, step_b apart; `static_k` > 0 unrolls
+    them); R <= 0 or kc <= 0 leaves the initial value. tail: columns in use of the last vector, 0
+    for all, "run" if it is the last argument. init: zero, load (C) or bias (the row at e). final:
+    store, relu, mask (0 where not m > 0), add (m), add_relu; m is laid out like C. runtime: of
+    row_a, row_c, step_a, step_b those that are arguments; rows_a and rows_c then multiply row_a and
+    row_c. NaN and inf propagate as in the formula; relu keeps NaN.
     """
     rows_a, rows_c = tuple(rows_a), tuple(rows_c)
     pieces = ((0, 0, 0, len(rows_c)),) if taps is None else tuple(taps)
     if len(rows_a) != len(rows_c) or init not in INITS or final not in FINALS:
         raise ValueError(
-            f"tile(rows_a={rows_a}, rows_c={rows_c}, init={init!r}, final={final!r}): as many rows_a as rows_c, "
+            f"tile(rows_a={rows_a}, rows_c={rows_c}, init={init!r}, final={final!r}): "
+            "as many rows_a as rows_c, "
             f"init of {INITS} and final of {FINALS} are expected"
         )
     ordered = tuple(name for name in RUNTIME if name in runtime)
     if len(ordered) != len(runtime):
         raise ValueError(f"tile(runtime={runtime!r}): expected names out of {RUNTIME}")
     shape = TileShape(
-        rows_a, rows_c, vectors, lanes, pieces, step_a, step_b, tail, init, final, static_k, dtype, ordered
-    )  # fmt: skip
+        rows_a,
+        rows_c,
+        vectors,
+        lanes,
+        pieces,
+        step_a,
+        step_b,
+        tail,
+        init,
+        final,
+        static_k,
+        dtype,
+        ordered,
+    )
     if target.jitting:
         from nnjit.kernels.tile_llvm import tile_intrinsic
 
@@ -109,7 +128,7 @@ def numpy_tile(s: TileShape) -> Callable[..., None]:
         v = dict(zip(names, args, strict=True))
         columns = s.vectors * s.lanes
         if s.tail:
-            columns += (v["width"] if s.tail == "run" else s.tail) - s.lanes
+            columns += (v["width"] if s.tail == "run" else int(s.tail)) - s.lanes
         rows_a = np.array(s.rows_a, dtype=np.int64) * v.get("row_a", 1)
         at_c = np.array(s.rows_c, dtype=np.int64) * v.get("row_c", 1)
         at_c = at_c[:, None] + np.arange(columns)
@@ -142,10 +161,11 @@ def numpy_tile(s: TileShape) -> Callable[..., None]:
 def transpose_block(
     *, lanes: int, rows: int = 0, columns: int = 0, dtype: str = "f4"
 ) -> Callable[..., None]:
-    """A function (src, soff, ld_src, dst, doff, ld_dst): dst[c*ld_dst + r] = src[r*ld_src + c] for a lanes x lanes block.
+    """A function (src, soff, ld_src, dst, doff, ld_dst): dst[c*ld_dst + r] = src[r*ld_src + c] for
+    a lanes x lanes block.
 
-    rows, columns (0: all) bound what is read of src; whole vectors of dst are written, zeros for the missing rows, and
-    none for the missing columns. lanes is a power of two.
+    rows, columns (0: all) bound what is read of src; whole vectors of dst are written, zeros for
+    the missing rows, and none for the missing columns. lanes is a power of two.
     """
     rows, columns = rows or lanes, columns or lanes
     if lanes & (lanes - 1):

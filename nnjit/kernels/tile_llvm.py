@@ -1,9 +1,10 @@
-"""The tile and the block transposition as Numba intrinsics that write LLVM vectors. Compile workers only.
+"""The tile and the block transposition as Numba intrinsics that write LLVM vectors. Compile workers
+only.
 
-Every stride is a literal of the machine code unless the tile's `runtime` names it, so addresses become register plus
-displacement. Vector loads and stores assume element alignment only. The fused multiply-adds carry no fast-math flags:
-each output element is one chain over r, taps, k in order, whatever the tile's size, so results do not depend on how
-rows are grouped into tiles.
+Every stride is a literal of the machine code unless the tile's `runtime` names it, so addresses
+become register plus displacement. Vector loads and stores assume element alignment only. The fused
+multiply-adds carry no fast-math flags: each output element is one chain over r, taps, k in order,
+whatever the tile's size, so results do not depend on how rows are grouped into tiles.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ POINTERS = {"a", "b", "c", "e", "m", "src", "dst"}
 
 
 def define(names: list[str], dtype: str, write: Callable[[Any, dict[str, Any]], None]) -> Any:
-    """An intrinsic with these argument names (pointers to dtype, else int64); `write` gets builder and LLVM values."""
+    """An intrinsic with these argument names (pointers to dtype, else int64); `write` gets builder
+    and LLVM values.
+    """
     pointer = types.CPointer(ELEMENT[dtype][1])
     sig = types.void(*[pointer if name in POINTERS else types.int64 for name in names])
 
@@ -174,8 +177,13 @@ class TileWriter:
             def step(
                 k: Any, acc: Any, pa: Any = at_a, pb: Any = at_b, lo: int = lo, hi: int = hi
             ) -> Any:
-                return self.multiply_add(acc, b.gep(pa, [self.step_of(k, "step_a")]),
-                                         b.gep(pb, [self.step_of(k, "step_b")]), lo, hi)  # fmt: skip
+                return self.multiply_add(
+                    acc,
+                    b.gep(pa, [self.step_of(k, "step_a")]),
+                    b.gep(pb, [self.step_of(k, "step_b")]),
+                    lo,
+                    hi,
+                )
 
             if self.s.static_k:
                 for k in range(self.s.static_k):
@@ -205,7 +213,9 @@ class TileWriter:
         return x
 
     def loop(self, count: Any, acc: Any, body: Any, guarded: bool = False) -> Any:
-        """A do-while loop over 0..count-1 that carries the accumulators; skipped at count <= 0 if guarded."""
+        """A do-while loop over 0..count-1 that carries the accumulators; skipped at count <= 0 if
+        guarded.
+        """
         b, vector = self.b, self.v.vector
         before, head, done = b.block, b.append_basic_block("loop"), b.append_basic_block("done")
         if guarded:

@@ -1,6 +1,8 @@
-"""Runs templates and recipes in tests: jitted in this process as a compile worker does it, or as plain Python.
+"""Runs templates and recipes in tests: jitted in this process as a compile worker does it, or as
+plain Python.
 
-Every array lies between guard zones, temporaries and scratch start as NaN, and a launch may be cut into random chunks.
+Every array lies between guard zones, temporaries and scratch start as NaN, and a launch may be cut
+into random chunks.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -75,7 +78,7 @@ def chunks(trip: int, rng: np.random.Generator | None) -> list[tuple[int, int]]:
     if rng is None:
         return [(0, trip)]
     cuts = sorted({0, trip, *rng.integers(0, trip + 1, rng.integers(0, 5)).tolist()})
-    pieces = list(zip(cuts, cuts[1:], strict=False))
+    pieces = list(itertools.pairwise(cuts))
     rng.shuffle(pieces)
     return pieces
 
@@ -97,7 +100,9 @@ def run_recipe(
     rng: np.random.Generator | None = None,
     jit: bool = True,
 ) -> dict[str, np.ndarray]:
-    """The outputs after all steps. Fails if anything outside of a buffer, or an operand that is no output, changed."""
+    """The outputs after all steps. Fails if anything outside of a buffer, or an operand that is no
+    output, changed.
+    """
     symbols = symbols or {}
     held = {name: guarded(array) for name, array in operands.items()}
     for name, (elements, code) in recipe.temps.items():

@@ -1,4 +1,6 @@
-"""Convolution kernels, forward and both gradients, against sums written out in float64 and against torch."""
+"""Convolution kernels, forward and both gradients, against sums written out in float64 and against
+torch.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ WIDTHS = [bits for bits in (128, 256) if bits < target.host_vector_bits()]
 
 def taps(c: Conv, x, dy):
     """For each kernel position: (kh, kw, the x that it meets, where they are in padded x)."""
-    (top, bottom), (left, right) = c.padding
+    (_top, _bottom), (_left, _right) = c.padding
     for kh in range(c.KH):
         for kw in range(c.KW):
             h, w = kh * c.dilation[0], kw * c.dilation[1]
@@ -50,7 +52,7 @@ def reference(c: Conv, x, w, dy):
             y[..., o] += seen @ w[kh, kw, :, o].astype(np.float64)
             dxp[(*at, i)] += dy[..., o] @ w[kh, kw, :, o].astype(np.float64).T
             dw[kh, kw, :, o] = np.einsum("nhwi,nhwo->io", seen, dy[..., o].astype(np.float64))
-    (top, bottom), (left, right) = c.padding
+    (top, _bottom), (left, _right) = c.padding
     return y, dxp[:, top : top + c.H, left : left + c.W], dw
 
 
@@ -143,7 +145,29 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = {
+    "kernel row",
+    "kernel column, one-sided padding",
+    "stride 2",
+    "stride over kernel",
+    "1x1 padded",
+    "dilated",
+    "stride 2, dilation 3",
+    "padding over kernel",
+    "image of one pixel",
+    "wide groups, dilated",
+    "depthwise, stride 2",
+    "depthwise, large kernel",
+    "depthwise, padding over kernel",
+    "3x3",
+}
+
+
+def quick(names, slow):
+    return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
+
+
+@pytest.mark.parametrize("name", quick(CASES, SLOW))
 def test_every_combination(name):
     check(CASES[name])
 
@@ -202,10 +226,15 @@ def test_few_channels_take_the_whole_kernel_as_rows():
 FINALS = ("store", "relu", "mask", "add", "add_relu")
 
 
-@pytest.mark.parametrize("final", FINALS)
-@pytest.mark.parametrize(
-    "name", ["3x3 same", "two groups", "depthwise, multiplier 3", "stride 2, remainder", "1x1"]
-)
+NAMES = ("3x3 same", "two groups", "depthwise, multiplier 3", "stride 2, remainder", "1x1")
+PAIRS = [
+    pytest.param(name, final, marks=[pytest.mark.slow] * (i != j and i != j + 2))
+    for i, name in enumerate(NAMES)
+    for j, final in enumerate(FINALS)
+]
+
+
+@pytest.mark.parametrize(("name", "final"), PAIRS)
 def test_epilogues(name, final):
     """Bias, finals and a tail, forward and for the input gradient."""
     c = CASES[name]
@@ -219,10 +248,16 @@ def test_epilogues(name, final):
     rng = np.random.default_rng(5)
     for make, a, want in ((conv2d, x, y), (conv2d_dx, dy, dx)):
         channels = want.shape[-1]
-        v = {"a": a, "b": w, "bias": rng.standard_normal(channels).astype("f4"),
-             "mask": rng.standard_normal(want.shape).astype("f4"), "residual": rng.standard_normal(want.shape).astype("f4"),
-             "scale": rng.standard_normal(channels).astype("f4"), "copy": np.full(want.shape, np.nan, "f4"),
-             "out": np.full(want.shape, np.nan, "f4")}  # fmt: skip
+        v = {
+            "a": a,
+            "b": w,
+            "bias": rng.standard_normal(channels).astype("f4"),
+            "mask": rng.standard_normal(want.shape).astype("f4"),
+            "residual": rng.standard_normal(want.shape).astype("f4"),
+            "scale": rng.standard_normal(channels).astype("f4"),
+            "copy": np.full(want.shape, np.nan, "f4"),
+            "out": np.full(want.shape, np.nan, "f4"),
+        }
         epilogue = Epilogue(bias=True, final=final, tail=tail, extra_params=extra)
         want = want + v["bias"]
         want = np.where(v["mask"] > 0, want, 0) if final == "mask" else want

@@ -1,4 +1,6 @@
-"""The tile and the block transposition: machine code and NumPy meaning against sums written out in float64."""
+"""The tile and the block transposition: machine code and NumPy meaning against sums written out in
+float64.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ CASES = [
 
 
 def expected(a, b, e, m, c, case, lanes, R, kc, width):
-    """The formula of `tile`, in float64, with rows 7 (A) and 40 (C) apart, steps 2 (A) and 33 (B)."""
+    """The formula of `tile` in float64: rows 7 (A) and 40 (C) apart, steps 2 (A) and 33 (B)."""
     rows, vectors, tail, init, final, static_k, taps = case
     columns = vectors * lanes + ((width if tail == "run" else tail) - lanes if tail else 0)
     out = c.astype(np.float64)
@@ -69,7 +71,8 @@ def test_tile(case, dtype, bits):
     values = {n: rng.standard_normal(600).astype(NUMPY[dtype]) for n in ("a", "b", "e", "m")}
     values["out"] = rng.standard_normal(rows * 40).astype(NUMPY[dtype])
     definition = (
-        f"rows_a=range(0, {rows * 7}, 7), rows_c=range(0, {rows * 40}, 40), vectors={vectors}, lanes={lanes}, "
+        f"rows_a=range(0, {rows * 7}, 7), rows_c=range(0, {rows * 40}, 40), vectors={vectors}, "
+        f"lanes={lanes}, "
         f"taps={taps}, step_a=2, step_b=33, tail={tail!r}, init={init!r}, final={final!r}, "
         f"static_k={static_k}, dtype={dtype!r}"
     )
@@ -79,9 +82,14 @@ def test_tile(case, dtype, bits):
     for R, kc in ((2, 3), (0, 2), (1, 0), (-1, 4), (1, 1)):
         symbols = {"R": R, "kc": kc, "width": lanes - 1}
         want = expected(
-            *(values[n].astype(np.float64) for n in "abem"), values["out"], case, lanes,
-            R if static_k or kc > 0 else 0, kc, lanes - 1,
-        )  # fmt: skip
+            *(values[n].astype(np.float64) for n in "abem"),
+            values["out"],
+            case,
+            lanes,
+            R if static_k or kc > 0 else 0,
+            kc,
+            lanes - 1,
+        )
         for jit in (True, False):
             got = run_recipe(recipe, values, symbols=symbols, jit=jit)["out"]
             np.testing.assert_allclose(got, want, rtol=1e-4 if dtype == "f4" else 1e-12, atol=1e-5)
@@ -94,7 +102,8 @@ def test_run_time_strides():
     values["out"] = np.zeros(120, np.float32)
     shared = 'vectors=1, lanes=4, tail=3, dtype="f4"'
     literal = f"rows_a=(0, 7, 14), rows_c=(0, 40, 80), step_a=2, step_b=33, {shared}"
-    run_time = f'rows_a=(0, 1, 2), rows_c=(0, 1, 2), {shared}, runtime=("row_a", "row_c", "step_a", "step_b")'
+    names = ("row_a", "row_c", "step_a", "step_b")
+    run_time = f"rows_a=(0, 1, 2), rows_c=(0, 1, 2), {shared}, runtime={names}"
     call = "R, kc, a, 0, 11, b, 0, 3, c, 0"
     symbols = {"R": 2, "kc": 3, "width": 0}
     want = run_recipe(tile_template(literal, call, "f4"), values, symbols=symbols)["out"]
@@ -114,7 +123,8 @@ def test_nan_and_inf(final):
     values = {"a": a, "b": b, "e": b, "m": np.ones(80, np.float32), "out": np.zeros(64, np.float32)}
     values["m"][3] = np.nan
     extra = ", m, 0" if final == "mask" else ""
-    definition = f'rows_a=range(0, 6, 1), rows_c=range(0, 60, 10), vectors=1, lanes=4, final="{final}", dtype="f4"'
+    rows = "rows_a=range(0, 6, 1), rows_c=range(0, 60, 10)"
+    definition = f'{rows}, vectors=1, lanes=4, final="{final}", dtype="f4"'
     recipe = tile_template(definition, "1, 1, a, 0, 0, b, 0, 0, c, 0" + extra, "f4")
     with np.errstate(all="ignore"):
         want = a[:, None] * b[:4]
@@ -136,13 +146,17 @@ def test_transpose_block(lanes, dtype):
     for rows, columns in ((lanes, lanes), (lanes - 1, lanes), (lanes, 1), (1, lanes - 1)):
         imports = (
             "from nnjit.kernels.tile import transpose_block",
-            f"block = transpose_block(lanes={lanes}, rows={rows}, columns={columns}, dtype={dtype!r})",
+            f"block = transpose_block(lanes={lanes}, rows={rows}, columns={columns}, "
+            f"dtype={dtype!r})",
         )
         t = Template("block_case", "", imports, (), params, ("block(src, 2, 19, dst, 0, 20)",), 1)
         recipe = Recipe((Step(t, ("src", "out")),))
         want = np.zeros((columns, 20), src.dtype)
-        want[:, :rows] = src[:rows, 2 : 2 + columns].T if lanes < 16 else src[:rows].reshape(-1)[
-            2 + np.arange(columns)[:, None] + 19 * np.arange(rows)]  # fmt: skip
+        want[:, :rows] = (
+            src[:rows, 2 : 2 + columns].T
+            if lanes < 16
+            else src[:rows].reshape(-1)[2 + np.arange(columns)[:, None] + 19 * np.arange(rows)]
+        )
         for jit in (True, False):
             out = run_recipe(recipe, {"src": src, "out": np.zeros_like(want)}, jit=jit)["out"]
             np.testing.assert_array_equal(out, want)

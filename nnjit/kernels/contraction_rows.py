@@ -1,0 +1,216 @@
+"""The loops of a matrix product: panels of columns, blocks of rows, pieces of the reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nnjit.kernels import target
+from nnjit.kernels.blocks import Dim, Panel, Tiles, call, panels, product, text, total
+from nnjit.kernels.recipe import Epilogue
+from nnjit.kernels.template import indent
+
+SMALL_B, GROUP = (
+    256 * 1024,
+    4,
+)  # bytes of b that stay in L2; tiles of rows that then go over all panels
+DEPTH = 4096  # bytes of a reduction after which its sums go through memory; from four times as much
+UNROLL = 16  # reductions up to this length are unrolled completely
+
+
+@dataclass(frozen=True)
+class Product:
+    """y[i, j] = sum_k a[i * row_a + k * step_a] * b[k * step_b + j], one of `batch`; strides in
+    elements.
+    """
+
+    M: Dim
+    N: Dim
+    K: Dim
+    row_a: Dim
+    step_a: Dim
+    packed: bool
+    dtype: str
+    batch: Dim | None
+    batch_a: bool
+    batch_b: bool
+    epilogue: Epilogue
+    rows: int
+    vectors: int
+
+    def panels(self) -> list[Panel]:
+        return panels(self.N, self.vectors, target.lanes(self.dtype))
+
+    def step_b(self, p: Panel) -> Dim:
+        return p.width if self.packed else self.N
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the reduction: k from `start`, `count` long; loop: the line that repeats it, if
+    any.
+    """
+
+    start: Dim
+    count: Dim
+    init: str
+    final: str
+    loop: str = ""
+    last: bool = True
+
+
+def phases(p: Product) -> list[Phase]:
+    """The reduction whole, or cut where a panel of b would not stay in L2; y holds the sums in
+    between.
+    """
+    ep, most = p.epilogue, DEPTH // target.itemsize(p.dtype)
+    init, final = ep.tile_options()["init"], ep.final
+    if isinstance(p.K, int):
+        if 4 * most >= p.K:
+            return [Phase(0, p.K, init, final)]
+        last = (p.K - 1) // most * most
+        return [
+            Phase(0, most, init, "store", last=False),
+            Phase(
+                "k0", most, "load", "store", f"for k0 in range({most}, {last}, {most}):", last=False
+            ),
+            Phase(last, p.K - last, "load", final),
+        ]
+    if p.K.isidentifier() or final != "store" or ep.tail:
+        return [Phase(0, p.K, init, final)]
+    return [
+        Phase(0, f"min({p.K}, {most})", init, "store"),
+        Phase(
+            "k0",
+            f"min({p.K} - k0, {most})",
+            "load",
+            "store",
+            f"for k0 in range({most}, {p.K}, {most}):",
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows first..last of a matrix; a, b, row: where it starts in a, b and (in rows) y."""
+
+    first: str
+    last: str
+    a: str = ""
+    b: str = ""
+    row: str = ""
+
+
+def row_groups(p: Product, tiles: Tiles) -> list[str]:
+    """All panels for a few rows at a time where b stays in L2 anyway; else all rows of the chunk
+    for each panel.
+    """
+    whole = p.K * p.N if isinstance(p.K, int) and isinstance(p.N, int) else 0
+    if p.row_a == 1 or not 0 < whole * target.itemsize(p.dtype) <= SMALL_B or len(p.panels()) < 2:
+        return row_blocks(p, tiles, Rows("lo", "hi"))
+    group = GROUP * p.rows
+    return [
+        f"for first in range(lo, hi, {group}):",
+        f"    last = min(hi, first + {group})",
+        *indent(row_blocks(p, tiles, Rows("first", "last"))),
+    ]
+
+
+def row_blocks(p: Product, tiles: Tiles, at: Rows) -> list[str]:
+    """These rows of one matrix, panel after panel."""
+    lines, parts = [], phases(p)
+    for panel in p.panels():
+        lines.append(panel.loop())
+        for phase in parts:
+
+            def block(
+                rows: int, i: str = "i", panel: Panel = panel, phase: Phase = phase
+            ) -> list[str]:
+                return tile_call(p, tiles, panel, phase, rows, i, at)
+
+            # where y is read, no row may be done twice
+            again = len(parts) == 1 and not p.epilogue.operand
+            body = blocks_of_rows(p.rows, at, block, again)
+            lines += indent([phase.loop, *indent(body)] if phase.loop else body)
+    return lines
+
+
+def blocks_of_rows(
+    rows: int, at: Rows, block: Callable[[int], list[str]], again: bool
+) -> list[str]:
+    """Full tiles, then what is left: one more tile that overlaps its neighbour if `again`, or fewer
+    rows at a time.
+    """
+    first, last = at.first, at.last
+    if rows == 1:
+        return [f"for i in range({first}, {last}):", *indent(block(1))]
+    lines = [f"for i in range({first}, {last} - {rows - 1}, {rows}):", *indent(block(rows))]
+    if again:
+        return [
+            *lines,
+            f"if ({last} - {first}) % {rows} != 0:",
+            f"    if {last} - {first} >= {rows}:",
+            f"        i = {last} - {rows}",
+            *indent(block(rows), 2),
+            "    else:",
+            f"        for i in range({first}, {last}):",
+            *indent(block(1), 3),
+        ]
+    lines += [f"i = {last} - ({last} - {first}) % {rows}"]
+    if rows > 3:
+        half = rows // 2
+        lines += [f"if {last} - i >= {half}:", *indent(block(half)), f"    i += {half}"]
+    return [*lines, f"for i in range(i, {last}):", *indent(block(1))]
+
+
+def tile_call(
+    p: Product, tiles: Tiles, panel: Panel, phase: Phase, rows: int, i: str, at: Rows
+) -> list[str]:
+    """One block of y: `rows` rows at i (of the matrix), the columns of `panel` at o; then its share
+    of the tail.
+    """
+    ep, step_b = p.epilogue, p.step_b(panel)
+    strides = {"row_a": p.row_a, "row_c": p.N, "step_a": p.step_a, "step_b": step_b}
+    run_time = [
+        n
+        for n, d in strides.items()
+        if isinstance(d, str) and not (rows == 1 and n.startswith("row"))
+    ]
+    fixed = {n: d if isinstance(d, int) else int(n.startswith("row")) for n, d in strides.items()}
+    static = p.K if isinstance(p.K, int) and p.K <= UNROLL else 0
+    name = tiles.get(
+        rows,
+        panel,
+        rows_a=tuple(r * fixed["row_a"] for r in range(rows)),
+        rows_c=tuple(r * fixed["row_c"] for r in range(rows)),
+        step_a=fixed["step_a"],
+        step_b=fixed["step_b"],
+        static_k=static,
+        runtime=tuple(run_time),
+        init=phase.init,
+        final=phase.final,
+    )
+    at_a = total(
+        at.a or 0, f"{i} * {text(p.row_a)}" if p.row_a != 1 else i, product(phase.start, p.step_a)
+    )
+    at_b = total(at.b or 0, f"o * {text(p.K)}" if p.packed else "o", product(phase.start, step_b))
+    at_y = f"({at.row} + {i}) * {text(p.N)} + o" if at.row else f"{i} * {text(p.N)} + o"
+    operands = ["bias", "o"] if phase.init == "bias" else []
+    operands += [ep.operand, at_y] if ep.operand and phase.last else []
+    args = [
+        "1",
+        str(phase.count),
+        "a",
+        at_a,
+        "0",
+        "b",
+        at_b,
+        "0",
+        "y",
+        at_y,
+        *operands,
+        *(str(strides[n]) for n in run_time),
+        *([str(panel.columns)] if panel.tail == "run" else []),
+    ]
+    tail = ep.lines(at_y, rows, text(p.N), "o", panel.columns) if phase.last else []
+    return [*call(name, args), *tail]
