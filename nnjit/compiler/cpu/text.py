@@ -91,7 +91,7 @@ def cast(value: str, source: str, target: str) -> str:
 def math_imports(lines: Sequence[str]) -> list[str]:
     """Import lines for the math functions, NaN and infinity that the text uses."""
     text = "\n".join(lines)
-    names = sorted(set(re.findall(r"\b([a-z][a-z0-9]*_f[48])\(", text)))
+    names = sorted(set(re.findall(r"\b([a-z][a-z0-9_]*_f[48])\(", text)))
     philox = [n for n in names if n.startswith("philox")]
     plain = [n for n in names if not n.startswith("philox")]
     out = (
