@@ -73,7 +73,8 @@ def matmul_template(
     plain = not transpose_b and not batch_b
     if packed is None:
         wide = isinstance(N, int) and N * target.itemsize(dtype) >= PACK_BYTES
-        packed = plain and wide and isinstance(M, int) and M >= PACK_ROWS
+        large = isinstance(M, int) and isinstance(K, int) and M >= PACK_ROWS
+        packed = plain and wide and large
     if packed and not plain and not transpose_b:
         raise ValueError(f"matmul_template(packed=True): {name} has a batch of b")
     row_a, step_a = (1, M) if transpose_a else (K, 1)

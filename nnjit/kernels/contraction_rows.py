@@ -132,6 +132,10 @@ def row_blocks(p: Product, tiles: Tiles, at: Rows) -> list[str]:
             again = len(parts) == 1 and not p.epilogue.operand
             body = blocks_of_rows(p.rows, at, block, again)
             lines += indent([phase.loop, *indent(body)] if phase.loop else body)
+        out = f"({at.row} + i) * {text(p.N)} + o" if at.row else f"i * {text(p.N)} + o"
+        tail = p.epilogue.lines(out, "o", panel.columns)
+        if tail:
+            lines += indent([f"for i in range({at.first}, {at.last}):", *indent(tail)])
     return lines
 
 
@@ -166,9 +170,7 @@ def blocks_of_rows(
 def tile_call(
     p: Product, tiles: Tiles, panel: Panel, phase: Phase, rows: int, i: str, at: Rows
 ) -> list[str]:
-    """One block of y: `rows` rows at i (of the matrix), the columns of `panel` at o; then its share
-    of the tail.
-    """
+    """One block of y: `rows` rows at i (of the matrix), the columns of `panel` at o."""
     ep, step_b = p.epilogue, p.step_b(panel)
     strides = {"row_a": p.row_a, "row_c": p.N, "step_a": p.step_a, "step_b": step_b}
     run_time = [
@@ -212,5 +214,4 @@ def tile_call(
         *(str(strides[n]) for n in run_time),
         *([str(panel.columns)] if panel.tail == "run" else []),
     ]
-    tail = ep.lines(at_y, rows, text(p.N), "o", panel.columns) if phase.last else []
-    return [*call(name, args), *tail]
+    return call(name, args)

@@ -82,6 +82,9 @@ def correlate(name: str, c: Correlation, doc: str) -> Template:
         if axis.step > 1:
             lines = [f"if h % {axis.step} == {axis.first}:", *indent(lines)]
         body += indent(lines)
+    tail = ep.lines(f"(t * {c.WO} + m) * {c.O}", "", c.O)
+    if tail:
+        body += indent([f"for m in range({c.WO}):", *indent(tail)])
     flops = 2 * c.WO * c.O * c.CG * c.KH * c.KW
     symbols = check_symbols(name, symbols_of(c.batch), NAMES, ep.extra_params)
     note = "\nb is packed in panels;" * c.packed
@@ -174,7 +177,7 @@ def block_call(
     taps: tuple,
     kc: int,
 ) -> list[str]:
-    """The tile for `size` output columns from j, columns of b from o, and its share of the tail."""
+    """The tile for `size` output columns from j, columns of b from o."""
     ep, unit = c.epilogue, c.unit(p)
     name = tiles.get(
         size,
@@ -213,4 +216,4 @@ def block_call(
         "out",
         *ep.tile_arguments(column, "out"),
     ]
-    return [out, *call(name, args), *ep.lines("out", size, columns.step * c.O, column, p.columns)]
+    return [out, *call(name, args)]

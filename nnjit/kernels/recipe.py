@@ -75,25 +75,13 @@ class Epilogue:
         args = ["bias", column] if self.bias else []
         return args + ([self.operand, out] if self.operand else [])
 
-    def lines(
-        self, out: str, rows: int, row_step: int | str, column: str, columns: int | str
-    ) -> list[str]:
-        """The tail as a loop over a block just written: rows row_step apart from y[out], columns
-        wide.
-        """
+    def lines(self, out: str, column: str, columns: int | str) -> list[str]:
+        """The tail as a loop over `columns` elements of a row, from y[out] and the column given."""
         if self.tail is None:
             return []
-        inner = [
-            f"for j in range({columns}):",
-            *("    " + s for s in self.tail("q + j", f"{column} + j")),
-        ]
-        if rows == 1:
-            return [f"q = {out}", *inner]
-        return [
-            f"for r in range({rows}):",
-            f"    q = {out} + r * {row_step}",
-            *("    " + s for s in inner),
-        ]
+        at = f"{column} + j" if column else "j"
+        inner = self.tail("q + j", at)
+        return [f"q = {out}", f"for j in range({columns}):", *("    " + s for s in inner)]
 
 
 PLAIN = Epilogue()  # nothing follows
