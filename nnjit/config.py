@@ -1,12 +1,15 @@
 """Settings: environment variables, and the functions that override them in a process.
 
-NNJIT_DEBUG (0-5), NNJIT_DEVICE (cpu, python, interpret), NNJIT_CHECK (0, 1), NNJIT_CACHE (folder), NNJIT_THREADS,
-NNJIT_SEED, NNJIT_LOADER (object, numba). A setting is read when it is used, so a test may change the environment.
+NNJIT_DEBUG (0-5), NNJIT_DEVICE (cpu, python, interpret), NNJIT_CHECK (0, 1), NNJIT_CACHE (folder),
+NNJIT_THREADS, NNJIT_SEED, NNJIT_LOADER (object, numba). A setting is read when it is used, so a
+test may change the environment.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nnjit.errors import ConfigError, nearest
@@ -39,12 +42,13 @@ def _choice(name: str, default: str, options: tuple[str, ...]) -> str:
 
 
 def debug() -> int:
-    """NNJIT_DEBUG: 0 silent, 1 summary, 2 times per launch, 3 graph after each pass, 4 source, 5 LLVM."""
+    """NNJIT_DEBUG: 0 silent, 1 summary, 2 times per launch, 3 graph after each pass, 4 source,
+    5 LLVM."""
     return _integer("NNJIT_DEBUG", 0, 0, 5)
 
 
 def check() -> bool:
-    """NNJIT_CHECK=1: verify the graph after each pass and compare every launch with the interpreter."""
+    """NNJIT_CHECK=1: verify the graph after each pass, compare every launch with its meaning."""
     return bool(_integer("NNJIT_CHECK", 0, 0, 1))
 
 
@@ -54,12 +58,12 @@ def device() -> str:
 
 
 def loader() -> str:
-    """NNJIT_LOADER: 'object' (own object cache, no numba when warm) or 'numba' (in-process compile)."""
+    """NNJIT_LOADER: 'object' (own object cache, no numba when warm) or 'numba' (in-process)."""
     return _choice("NNJIT_LOADER", "object", LOADERS)
 
 
 def threads() -> int:
-    """Threads of a step: `set_threads`, else NNJIT_THREADS, else the cores this process may run on."""
+    """Threads of a step: `set_threads`, else NNJIT_THREADS, else the cores it may run on."""
     if "threads" in _set:
         return int(_set["threads"])  # type: ignore[call-overload]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -74,7 +78,7 @@ def set_threads(n: int) -> None:
 
 
 def cache_dir() -> Path:
-    """Where kernels are kept: `set_cache_dir`, else NNJIT_CACHE, else ~/.cache/nnjit (XDG_CACHE_HOME)."""
+    """Where kernels are: `set_cache_dir`, else NNJIT_CACHE, else XDG_CACHE_HOME or ~/.cache."""
     if "cache" in _set:
         return Path(str(_set["cache"]))
     if os.environ.get("NNJIT_CACHE"):
@@ -89,7 +93,7 @@ def set_cache_dir(path: str | os.PathLike) -> None:
 
 
 def seed() -> int:
-    """The seed of new models: `set_seed`, else NNJIT_SEED, else 0. Always a number: runs are repeatable."""
+    """The seed of new models: `set_seed`, else NNJIT_SEED, else 0, so runs are repeatable."""
     if "seed" in _set:
         return int(_set["seed"])  # type: ignore[call-overload]
     return _integer("NNJIT_SEED", 0, 0, 2**63 - 1)
@@ -100,3 +104,15 @@ def set_seed(value: int) -> None:
     if not isinstance(value, int) or not 0 <= value < 2**63:
         raise ConfigError(f"set_seed({value!r}): expected a whole number from 0 to 2**63-1")
     _set["seed"] = value
+
+
+@contextmanager
+def seeded(value: int) -> Iterator[None]:
+    """Models made in this block have this seed; afterwards the setting is what it was."""
+    before = dict(_set)
+    set_seed(value)
+    try:
+        yield
+    finally:
+        _set.pop("seed", None)
+        _set.update({k: v for k, v in before.items() if k == "seed"})

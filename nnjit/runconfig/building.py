@@ -19,19 +19,23 @@ from nnjit.saving import load_model
 
 def build_model(config: Config, sample_shape: tuple[int, ...]) -> Model:
     """The model of [model], built for samples of this shape, frozen as asked, not compiled."""
-    settings.set_seed(config.seed)
+    with settings.seeded(config.seed):
+        model = _make(config, sample_shape)
+    freeze(model, config.model.freeze)
+    return model
+
+
+def _make(config: Config, sample_shape: tuple[int, ...]) -> Model:
     spec = config.model
     if spec.layers is not None:
         layers = [tables.make("layer", table) for table in spec.layers]
-        model: Any = Sequential([Input(shape=sample_shape), *layers])
-    elif spec.builder is not None:
-        model = _call_builder(spec.builder, spec.arguments)
-    else:
-        model = load_base(str(spec.base))
-        if spec.head is not None:
-            model = with_head(model, spec.head, sample_shape)
-    freeze(model, spec.freeze)
-    return model
+        return Sequential([Input(shape=sample_shape), *layers], name=config.name)
+    if spec.builder is not None:
+        return _call_builder(spec.builder, spec.arguments)
+    model = load_base(str(spec.base))
+    if spec.head is None:
+        return model
+    return with_head(model, spec.head, sample_shape, config.name)
 
 
 def _call_builder(builder: str, arguments: dict[str, Any]) -> Model:
@@ -52,7 +56,7 @@ def load_base(base: str) -> Model:
     return load_model(RunFolder(Path(base)).model if is_run(base) else base, compile=False)
 
 
-def with_head(model: Model, outputs: int, sample_shape: tuple[int, ...]) -> Model:
+def with_head(model: Model, outputs: int, sample_shape: tuple[int, ...], name: str) -> Model:
     """The Sequential with its last Dense layer replaced by a new one of so many outputs."""
     if not isinstance(model, Sequential):
         raise ConfigError("model.head: needs a Sequential model; this one is a graph of layers")
@@ -63,7 +67,7 @@ def with_head(model: Model, outputs: int, sample_shape: tuple[int, ...]) -> Mode
     last = dense[-1]
     own = layers[last].get_config()
     layers[last] = Dense.from_config({**own, "units": outputs, "name": "head"})
-    return Sequential([Input(shape=sample_shape), *layers])
+    return Sequential([Input(shape=sample_shape), *layers], name=name)
 
 
 def freeze(model: Model, patterns: list[str]) -> None:

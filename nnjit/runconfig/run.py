@@ -146,12 +146,13 @@ def same_run(config: Config, folder: RunFolder) -> Config:
 
 
 def _flat(values: Any, at: str = "") -> dict[str, Any]:
-    """Nested tables and lists by dotted path."""
+    """Nested tables, and lists of tables, by dotted path."""
     pairs = values.items() if isinstance(values, dict) else enumerate(values)
     out: dict[str, Any] = {}
     for key, value in pairs:
         path = f"{at}.{key}" if at else str(key)
-        if isinstance(value, dict | list) and value:
+        tables_inside = isinstance(value, list) and any(isinstance(v, dict) for v in value)
+        if (isinstance(value, dict) and value) or tables_inside:
             out.update(_flat(value, path))
         else:
             out[path] = value
