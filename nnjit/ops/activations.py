@@ -174,19 +174,19 @@ def soft_shrink(x: Any, threshold: float = 0.5) -> Node:
     x = _floats(x)
     if threshold < 0:
         raise ArgumentError(f"soft_shrink: threshold={threshold}: expected 0 or more")
-    return where(x > threshold, x - threshold, where(x < -threshold, x + threshold, 0))
+    return where(absolute(x) <= threshold, 0, where(x > 0, x - threshold, x + threshold))
 
 
 def hard_shrink(x: Any, threshold: float = 0.5) -> Node:
     """x, or 0 where |x| <= threshold."""
     x = _floats(x)
-    return where(absolute(x) > threshold, x, 0)
+    return where(absolute(x) <= threshold, 0, x)
 
 
 def threshold(x: Any, limit: float, default: float) -> Node:
     """x, or `default` where x <= limit."""
     x = _floats(x)
-    return where(x > limit, x, default)
+    return where(x <= limit, default, x)
 
 
 def glu(x: Any, axis: int = -1) -> Node:
