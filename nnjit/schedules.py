@@ -206,7 +206,8 @@ class CosineDecayRestarts(LearningRateSchedule):
             share = done - cycle
         else:
             # cycles 0 … n-1 take (t_mul ** n - 1) / (t_mul - 1) first cycles
-            cycle = ops.floor(ops.log(1 - done * (1 - self.t_mul)) / math.log(self.t_mul))
+            cycles = ops.log(1 - done * (1 - self.t_mul)) / math.log(self.t_mul)
+            cycle = ops.floor(cycles + 1e-9)  # a restart that rounding puts just before its step
             length = ops.exp(cycle * math.log(self.t_mul))
             share = (done - (1 - length) / (1 - self.t_mul)) / length
         height = ops.exp(cycle * math.log(self.m_mul))
