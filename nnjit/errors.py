@@ -1,7 +1,7 @@
 """The exceptions of nnjit. Each says what was given, what was expected, and where.
 
-Every class also derives from the built-in that a caller would expect (ValueError, TypeError, …), so plain
-`except ValueError` works. The command line prints the message alone and exits with 2.
+Every class also derives from the built-in that a caller would expect (ValueError, TypeError, …), so
+plain `except ValueError` works. The command line prints the message alone and exits with 2.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ class ArgumentError(NnjitError, ValueError):
 
 
 class ConfigError(NnjitError, ValueError):
-    """A configuration file or command-line setting that is wrong; names file, line and key where known."""
+    """A configuration file or command-line setting that is wrong; names file, line and key where
+    known.
+    """
 
 
 class DataError(NnjitError, ValueError):
-    """Data that cannot be trained on: labels out of range, empty, ragged, object arrays, unreadable files."""
+    """Data that cannot be trained on: labels out of range, empty, ragged, object arrays, unreadable
+    files.
+    """
 
 
 class ModelFileError(NnjitError, ValueError):
@@ -51,7 +55,9 @@ class NumericError(NnjitError, ArithmeticError):
 
 
 class GraphError(NnjitError, RuntimeError):
-    """A graph that breaks a rule of the verifier: a bug in nnjit, or a leaf used outside of its model."""
+    """A graph that breaks a rule of the verifier: a bug in nnjit, or a leaf used outside of its
+    model.
+    """
 
 
 class MissingExtraError(NnjitError, ImportError):

@@ -1,7 +1,8 @@
-"""What the emitted kernels may count on: the host's vector width, and whether this process compiles.
+"""What the emitted kernels may count on: the host's vector width, and whether this process
+compiles.
 
-A compile worker sets `jitting` before it imports anything else of `nnjit.kernels`; there the helpers are Numba
-functions. Everywhere else they are plain Python, and numba is never imported.
+A compile worker sets `jitting` before it imports anything else of `nnjit.kernels`; there the
+helpers are Numba functions. Everywhere else they are plain Python, and numba is never imported.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def host_vector_bits() -> int:
 
 
 def vector_bits() -> int:
-    """The vector width that kernels are written for; NNJIT_VECTOR_BITS (512, 256, 128) overrides the host's."""
+    """The vector width that kernels are written for; NNJIT_VECTOR_BITS (512, 256, 128) overrides
+    the host's.
+    """
     asked = os.environ.get("NNJIT_VECTOR_BITS")
     if not asked:
         return host_vector_bits()

@@ -17,8 +17,8 @@ INDENT = "    "
 class Template:
     """One kernel before it is text.
 
-    params are (name, dtype code) pairs; trip and scratch (bytes per thread) are ints or expressions of the symbols;
-    grain is the least number of trip indices worth a chunk.
+    params are (name, dtype code) pairs; trip and scratch (bytes per thread) are ints or expressions
+    of the symbols; grain is the least number of trip indices worth a chunk.
     """
 
     name: str
@@ -33,7 +33,8 @@ class Template:
 
 
 def signature(t: Template) -> str:
-    """'void(int64, ..., *float32, ...)': lo, hi, tid and the symbols as int64, then the pointers."""
+    """'void(int64, ..., *float32, ...)': lo, hi, tid and the symbols as int64, then the pointers.
+    """
     numbers = ["int64"] * (3 + len(t.symbols))
     return f"void({', '.join(numbers + ['*' + DTYPES[code][0] for _, code in t.params])})"
 

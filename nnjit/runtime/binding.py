@@ -1,7 +1,9 @@
-"""Binding a Plan: for the extents at hand, where everything lies, how long each trip is, how it is cut into chunks.
+"""Binding a Plan: for the extents at hand, where everything lies, how long each trip is, how it is
+cut into chunks.
 
-A Bound holds the rows that the driver walks. Inputs are read where the caller has them: their addresses are put into
-the argument tables before each run. Everything else has a fixed address from bind to bind.
+A Bound holds the rows that the driver walks. Inputs are read where the caller has them: their
+addresses are put into the argument tables before each run. Everything else has a fixed address from
+bind to bind.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nnjit.compiler.cpu.text import mangle, unmangle
-from nnjit.compiler.groups import Buffer, Launch
+from nnjit.compiler.groups import Buffer, Launch, number
 from nnjit.compiler.plan import Arrangement, Plan
 from nnjit.runtime.buffers import aligned
 from nnjit.runtime.store import Store
@@ -51,13 +53,6 @@ def row_of(launch: Launch, extents: Mapping[str, int], names: Mapping[str, int])
     if work < PARALLEL_US or units < 2:
         return Row(launch, trip, 1, grain)
     return Row(launch, trip, max(1, min(MAX_CHUNKS, units, int(work / CHUNK_US) + 1)), grain)
-
-
-def number(value: int | str, names: Mapping[str, int]) -> int:
-    """The value of a trip count or size: an int, or an expression of symbols."""
-    if isinstance(value, int):
-        return value
-    return int(eval(value, {"__builtins__": {}}, dict(names)))
 
 
 @dataclass(eq=False)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from nnjit.compiler.groups import Buffer
 from nnjit.compiler.plan import Arrangement, Plan
-from nnjit.spec import evaluate
 
 
 def listing(plan: Plan, rows: Sequence, a: Arrangement) -> str:
@@ -35,4 +34,4 @@ def place(b: Buffer, a: Arrangement) -> str:
     """'conv2d/kernel' or 't12@4096:8192' (offset and bytes in the work arena)."""
     if b.kind != "work":
         return b.name
-    return f"{b.name}@{a.offsets[b]}:{evaluate(b.spec.nbytes, a.extents)}"
+    return f"{b.name}@{a.offsets[b]}:{b.nbytes(a.extents)}"

@@ -1,7 +1,8 @@
 """Store: the memory of a model's parameters and state.
 
-Variables that are added together lie one behind the other, each on a 64-byte boundary, so the optimizer's update of all
-of them can be one launch: a slot lies where its parameter lies, in a block of its own.
+Variables that are added together lie one behind the other, each on a 64-byte boundary, so the
+optimizer's update of all of them can be one launch: a slot lies where its parameter lies, in a
+block of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def aligned_bytes(nbytes: int) -> np.ndarray:
 
 
 class Store:
-    """Blocks of variables. A variable has .name, .spec and ._array; adding one moves its value into the block."""
+    """Blocks of variables. A variable has .name, .spec and ._array; adding one moves its value into
+    the block.
+    """
 
     def __init__(self, variables: Iterable[Any] = ()):
         self.blocks: list[np.ndarray] = []
@@ -38,7 +41,9 @@ class Store:
         self.add(variables)
 
     def add(self, variables: Iterable[Any]) -> None:
-        """Lay these variables out in a new block, in order; those already there stay where they are."""
+        """Lay these variables out in a new block, in order; those already there stay where they
+        are.
+        """
         new = [v for v in variables if v.node.name not in self.layout]
         if not new:
             return

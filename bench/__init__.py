@@ -1,0 +1,1 @@
+"""Benchmarks: training steps beside PyTorch, start-up times, and the comparison of two results."""
