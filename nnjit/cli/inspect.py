@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from nnjit.cli.common import debug_option, json_option, print_json
@@ -14,7 +16,9 @@ STEPS = ("train", "evaluate", "predict")
 @click.argument("subject", metavar="RUN_OR_CONFIG")
 @click.option("--stage", type=click.Choice(STAGES), default="summary", show_default=True)
 @click.option("--step", type=click.Choice(STEPS), default="train", show_default=True)
-@click.option("--batch-size", default=32, show_default=True, help="For the plan's sizes.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="For the plan."
+)
 @json_option
 @debug_option
 def command(subject: str, stage: str, step: str, batch_size: int, as_json: bool) -> None:
@@ -23,23 +27,63 @@ def command(subject: str, stage: str, step: str, batch_size: int, as_json: bool)
     summary: layers, shapes, parameters. graph: every operation of the step. plan: launches, buffers
     and their places for one batch size. source: the emitted kernels.
     """
-    from nnjit.graph import show
     from nnjit.runconfig.opening import open_subject
 
     opened = open_subject(subject, "python")  # plans and emits as "cpu" does, without a compiler
     if stage == "summary":
-        lines: list[str] = []
-        opened.model.summary(print_fn=lines.append)
-        text = "\n".join(lines)
+        found = _summary(opened.model)
     else:
-        executable = opened.executable(step)
-        if stage == "graph":
-            text = show(executable.graph)
-        elif stage == "plan":
-            text = executable.listing(batch=batch_size)
-        else:
-            text = executable.source()
+        found = _stage(opened.executable(step), stage, batch_size)
     if as_json:
-        print_json({"subject": subject, "stage": stage, "step": step, "text": text})
+        text = found.pop("text")
+        print_json({"subject": subject, "stage": stage, "step": step, **(found or {"text": text})})
     else:
-        click.echo(text)
+        click.echo(found["text"])
+
+
+def _summary(model: Any) -> dict[str, Any]:
+    lines: list[str] = []
+    model.summary(print_fn=lines.append)
+    layers = [
+        {
+            "name": layer.name,
+            "type": type(layer).__name__,
+            "trainable": layer.trainable,
+            "weights": [{"name": w.name, "shape": list(w.shape)} for w in layer.weights],
+        }
+        for layer in model.layers
+    ]
+    return {"text": "\n".join(lines), "layers": layers}
+
+
+def _stage(executable: Any, stage: str, batch_size: int) -> dict[str, Any]:
+    """The stage as text, and what --json adds to it."""
+    from nnjit.graph import show
+    from nnjit.kernels.template import render
+
+    plan = executable.plan()
+    if stage == "graph":
+        text = show(executable.graph)
+        return {"text": text, "nodes": [t.strip() for t in text.splitlines()[1:]]}
+    if stage == "source":
+        kernels = {x.template.name: render(x.template) for x in plan.launches}
+        return {"text": executable.source(), "kernels": kernels}
+    extents = {"batch": batch_size}
+    arrangement = plan.arrange(extents)
+    launches = [
+        {
+            "kernel": x.template.name,
+            "layers": list(x.scopes),
+            "ops": x.ops,
+            "flops": x.flop_count(extents),
+            "bytes": x.byte_count(extents),
+        }
+        for x in plan.launches
+    ]
+    return {
+        "text": executable.listing(**extents),
+        "batch_size": batch_size,
+        "work_bytes": arrangement.work,
+        "scratch_bytes_per_thread": arrangement.scratch,
+        "launches": launches,
+    }

@@ -13,7 +13,7 @@ from nnjit.cli.common import debug_option, device_option, json_option, print_jso
 @click.argument("run")
 @click.option("--input", "source", required=True, metavar="FILE", help=".npy, or .npz with x.")
 @click.option("--output", "target", required=True, metavar="FILE", help=".npy, .npz or .csv.")
-@click.option("--batch-size", default=256, metavar="N", help="Samples at a time (256).")
+@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
 @click.option("--best", is_flag=True, help="The model of the best epoch, not of the last one.")
 @device_option
 @json_option

@@ -12,8 +12,8 @@ STEPS = ("train", "evaluate", "predict")
 @click.command()
 @click.argument("subject", metavar="RUN_OR_CONFIG")
 @click.option("--step", type=click.Choice(STEPS), default="train", show_default=True)
-@click.option("--steps", default=50, show_default=True, help="Steps to time.")
-@click.option("--batch-size", type=int, help="Instead of the configuration's.")
+@click.option("--steps", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), help="Instead of the configuration's.")
 @click.option("--trace", "target", metavar="FILE", help="Write a trace for chrome://tracing.")
 @json_option
 @debug_option
