@@ -29,9 +29,9 @@ def _rule(rng: Spec, *, shape: Sequence[Dim], dtype: str, stream: int) -> Spec:
 def _meaning(name: str) -> Callable[..., np.ndarray]:
     def numpy(m: Any, rng: np.ndarray, shape: Any, dtype: str, stream: int) -> np.ndarray:
         # Imported when used: graphs are built without any kernel.
-        from nnjit.kernels import philox
+        from nnjit.kernels.philox import philox_normal, philox_uniform
 
-        draw = getattr(philox, f"philox_{name}")
+        draw = philox_uniform if name == "uniform" else philox_normal
         return draw(int(rng[0]), stream, int(rng[1]), m.shape, dtype)
 
     return numpy

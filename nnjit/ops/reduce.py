@@ -136,7 +136,7 @@ def _highest(x: np.ndarray) -> Any:
 def _share_grad(dy: Node, y: Node, x: Node) -> Node:
     """dy shared equally among the elements that are the extreme one."""
     axes = y.attrs["axes"]
-    won = where(equal(x, spread(y, x, axes)), 1, broadcast_to(as_node(0, x.dtype), x.shape))
+    won = cast_to(equal(x, spread(y, x, axes)), x.dtype)
     return won * (spread(dy, x, axes) / sum(won, axes, True))
 
 
