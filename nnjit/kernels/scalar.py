@@ -196,17 +196,18 @@ def call(name: str, *args: Value) -> Value:
     if f is None:
         f = ir.Function(x.bd.module, ir.FunctionType(t, [t] * len(args)), full)
     made = x.bd.call(f, [x.like(a).v for a in args])
-    made.fastmath = Unmarked()
+    made.fastmath = Settled({"nsz"})
     return x.made(made)
 
 
-class Unmarked(frozenset):
-    """The fast-math flags of a call that stays exact: Numba adds its own to every float call, here
-    in vain.
-    """
+class Settled(frozenset):
+    """The fast-math flags of a call that stay as they are: Numba adds its own to every float call."""
 
     def add(self, flag: str) -> None:
         """Leave the call without the flag."""
+
+    def _to_list(self, _: Any) -> list[str]:
+        return sorted(self)
 
 
 def fma(x: Value, y: Any, z: Any) -> Value:
