@@ -201,7 +201,7 @@ def call(name: str, *args: Value) -> Value:
 
 
 class Settled(frozenset):
-    """The fast-math flags of a call that stay as they are: Numba adds its own to every float call."""
+    """Fast-math flags of a call that stay as they are; Numba adds its own to every float call."""
 
     def add(self, flag: str) -> None:
         """Leave the call without the flag."""
