@@ -18,6 +18,10 @@ from nnjit.errors import ArgumentError, lookup, nearest
 
 REGISTRIES: dict[str, Registry] = {}
 
+# What a registered function may be used as; registries that are imported later get it too.
+FUNCTION_KINDS = ("activation", "loss", "metric")
+_functions: list[Callable] = []
+
 
 def snake_case(name: str) -> str:
     """'MaxPooling2D' -> 'max_pooling2d', 'LeakyReLU' -> 'leaky_re_lu': the rule Keras names layers
@@ -128,6 +132,8 @@ class Registry:
         self.kind = kind
         self.items: dict[str, Any] = {}
         REGISTRIES[kind] = self
+        for function in _functions if kind in FUNCTION_KINDS else ():
+            self.add(function)
 
     def add(self, item: Any, *aliases: str) -> Any:
         """Make item known under its own name and the aliases."""
@@ -176,7 +182,8 @@ def register(item: Any) -> Any:
         raise ArgumentError(
             f"register: expected a subclass of Layer, Loss, Metric … or a function, got {item!r}"
         )
-    for kind in ("activation", "loss", "metric"):
+    _functions.append(item)
+    for kind in FUNCTION_KINDS:
         if kind in REGISTRIES:
             REGISTRIES[kind].add(item)
     return item

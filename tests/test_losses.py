@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from nnjit import losses, ops
-from nnjit.errors import ArgumentError, ShapeError
 from nnjit.autodiff import gradients
+from nnjit.errors import ArgumentError, ShapeError
 from nnjit.graph import Graph, constant, input_node, interpret, walk
-from nnjit.registry import REGISTRIES, register
+from nnjit.registry import REGISTRIES, _functions, register
 from nnjit.spec import Spec, symbol
 
 RNG = np.random.default_rng(0)
@@ -197,6 +197,7 @@ def test_functions_are_losses():
         register(cubed)
         assert losses.get("cubed").function is cubed
     finally:
+        _functions.remove(cubed)
         for registry in REGISTRIES.values():
             registry.items.pop("cubed", None)
 

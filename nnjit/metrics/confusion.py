@@ -98,8 +98,9 @@ class _Ratio(CountMetric):
         if self.class_id is None:
             return super().update(y_true, y_pred, sample_weight)
         t, p = losses.paired(self.name, y_true, y_pred)
-        if not 0 <= self.class_id < p.shape[-1]:
-            raise ArgumentError(f"{self.name}: class_id={self.class_id}: {p.shape[-1]} classes")
+        classes = p.shape[-1]
+        if not isinstance(classes, int) or not 0 <= self.class_id < classes:
+            raise ArgumentError(f"{self.name}: class_id={self.class_id}: there are {classes}")
         t, p = t[..., self.class_id], p[..., self.class_id]
         return super().update(t, p, sample_weight)
 

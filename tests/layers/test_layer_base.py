@@ -223,6 +223,7 @@ def test_registered_classes_and_functions_can_be_saved():
         nnjit.registry.register(double)
         assert layer.get_config()["activation"] == "double"
         assert layers.Activation("double").activation is double
+        nnjit.registry._functions.remove(double)
         nnjit.registry.register(Block)
         again = layers.get(nnjit.registry.serialize(Block(2)))
         assert again.units == 2
@@ -232,6 +233,22 @@ def test_registered_classes_and_functions_can_be_saved():
                 registry.items.pop(name, None)
     with pytest.raises(ArgumentError, match="register: expected"):
         nnjit.registry.register(3)
+
+
+def test_functions_registered_early_reach_registries_made_later():
+    def early(x):
+        return x
+
+    made = dict(nnjit.registry.REGISTRIES)
+    try:
+        nnjit.registry.register(early)
+        assert nnjit.registry.Registry("loss").get("early") is early
+        assert "early" not in nnjit.registry.Registry("optimizer").items
+    finally:
+        nnjit.registry._functions.remove(early)
+        for registry in made.values():
+            registry.items.pop("early", None)
+        nnjit.registry.REGISTRIES.update(made)
 
 
 def test_registry_answers():
