@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -40,8 +41,8 @@ def test_inspect_gives_json_for_a_run(step, small_run, invoke):
     assert found["step"] == step
     assert found["work_bytes"] > 0
     flops = sum(x["flops"] for x in found["launches"])
-    products = 2 * 32 * (64 * 8 + 8 * 3)  # forward; backward needs about twice as many more
-    assert flops >= products * (2.5 if step == "train" else 1)
+    products = 2 * 32 * (64 * 8 + 8 * 3)  # forward; the gradients of the kernels are as many
+    assert flops >= products * (2 if step == "train" else 1)
 
 
 def test_frozen_layers_have_no_backward_kernels(small_run, tmp_path, invoke):
@@ -99,17 +100,17 @@ def test_doctor_tests_the_compiler_and_reports_facts(invoke):
     assert found["machine"]["gflops_core"] > 0
     assert set(found["cache"]) == {"path", "kernels", "bytes", "writable"}
     text = invoke("doctor").stdout
-    for word in ("python", "cpu", "threads", "cache", "loader", "self-test  passed", "GFLOP/s"):
+    for word in ("python", "cpu", "threads", "cache", "loader", "passed", "GFLOP/s"):
         assert word in text
 
 
-def test_doctor_fails_where_nothing_can_be_cached(tmp_path, invoke, monkeypatch):
+def test_doctor_fails_where_results_differ(invoke, monkeypatch):
     from nnjit.profiling import selftest
 
     monkeypatch.setattr(selftest, "TOLERANCE", 0.0)
     done = invoke("doctor")
     assert done.exit_code == 1
-    assert "self-test  FAILED" in done.stdout.replace("self-test    ", "self-test  ")
+    assert re.search(r"^self-test +FAILED", done.stdout, re.M)
 
 
 @pytest.mark.parametrize("verb", VERBS)
