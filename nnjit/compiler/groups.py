@@ -1,6 +1,7 @@
 """Group, Buffer and Launch: what fusion, lowering and the plan hand to each other.
 
-A Group is a set of Nodes that one recipe computes. A Launch is one kernel with its buffers. Nothing here knows a device.
+A Group is a set of Nodes that one recipe computes. A Launch is one kernel with its buffers. Nothing
+here knows a device.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from dataclasses import dataclass, field
 
 from nnjit.graph import Node
 from nnjit.kernels.template import Template
-from nnjit.spec import Dim, Spec, evaluate
+from nnjit.spec import DTYPES, Dim, Spec, evaluate
 
 
 @dataclass(eq=False)
 class Group:
     """Nodes that are computed together.
 
-    kind: "loop" (elementwise, with reductions over the `inner` last axes fused in), "sink" (elementwise into reductions
-    over other axes) or "single" (one contraction, window, gather, concatenation). domain is the loops' shape. nodes maps
-    each Node to the domain axis of each of its own axes (-1: broadcast). head is the contraction that a loop follows.
-    Groups run in ascending index.
+    kind: "loop" (elementwise, with reductions over the `inner` last axes fused in), "sink"
+    (elementwise into reductions over other axes) or "single" (one contraction, window, gather,
+    concatenation). domain is the loops' shape. nodes maps each Node to the domain axis of each of
+    its own axes (-1: broadcast). head is the contraction that a loop follows. Groups run in
+    ascending index.
     """
 
     index: int
@@ -34,12 +36,30 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """Memory of one value. kind: input, store (parameter or state), constant, work or scratch (per thread)."""
+    """Memory of one value.
+
+    kind: input, store (parameter or state), constant, work or scratch (per thread). elements: how
+    many, as an expression of the symbols, where that is no extent: "(batch + 15) // 16 * 16".
+    """
 
     name: str
     kind: str
     spec: Spec
     node: Node | None = None
+    elements: str = ""
+
+    def nbytes(self, extents: Mapping[str, int]) -> int:
+        """Bytes when the symbols have these values."""
+        if self.elements:
+            return number(self.elements, extents) * DTYPES[self.spec.dtype]
+        return evaluate(self.spec.nbytes, extents)
+
+
+def number(value: int | str, names: Mapping[str, int]) -> int:
+    """The value of a trip count or size: an int, or an expression of these names."""
+    if isinstance(value, int):
+        return value
+    return int(eval(value, {"__builtins__": {}}, dict(names)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,4 +102,4 @@ class Launch:
     def byte_count(self, extents: Mapping[str, int]) -> int:
         """Bytes read and written, each buffer once, scratch left out."""
         used = (b for b in self.touched if b.kind != "scratch")
-        return sum(evaluate(b.spec.nbytes, extents) for b in used)
+        return sum(b.nbytes(extents) for b in used)

@@ -1,7 +1,8 @@
 """The compiler on one screen: a Graph becomes a Plan.
 
-expand, simplify, share, prune (passes) → fuse → lower → merge updates → plan. Each stage can be printed: NNJIT_DEBUG=3
-shows the graph after each pass, 4 the emitted source; NNJIT_CHECK=1 verifies the graph after each pass.
+expand, simplify, share, prune (passes) → fuse → lower → merge updates → plan. Each stage can be
+printed: NNJIT_DEBUG=3 shows the graph after each pass, 4 the emitted source; NNJIT_CHECK=1 verifies
+the graph after each pass.
 """
 
 from __future__ import annotations
@@ -30,14 +31,13 @@ def optimise(graph: Graph) -> Graph:
 
 
 def compile_graph(graph: Graph, layout: Layout | None = None) -> Plan:
-    """The Plan of a graph whose store leaves lie as `layout` says (leaf name -> block, byte offset)."""
+    """The Plan of a graph whose store leaves lie as `layout` says (leaf name -> block, byte
+    offset).
+    """
     graph = optimise(graph)
     fusion: Fusion = fuse(graph)
-    launches, buffers = lower(fusion)
-    outputs = {name: (buffers[n] if n in buffers else buffers[fusion.base(n)], n)
-               for name, n in graph.outputs.items() if not fusion.base(n).is_leaf or n in buffers}  # fmt: skip
-    pinned = {b for b, _ in outputs.values()}
-    launches, strips = merge_updates(launches, layout or {}, pinned)
+    launches, buffers, outputs = lower(fusion)
+    launches, strips = merge_updates(launches, layout or {}, set(outputs.values()))
     plan = make_plan(graph, launches, buffers, outputs, strips)
     if config.debug() >= 4:
         print(source(plan), file=sys.stderr)

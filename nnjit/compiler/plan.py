@@ -1,8 +1,8 @@
 """Plan: every launch, every buffer's lifetime, and where each lies once the extents are known.
 
-Regions: inputs and stores are where their owners keep them; constants, work and scratch belong to the Plan. The work
-arena is planned by lifetime: buffers that live at the same time never overlap; a strip is a group of buffers that one
-merged launch reads as one, so they lie at fixed distances.
+Regions: inputs and stores are where their owners keep them; constants, work and scratch belong to
+the Plan. The work arena is planned by lifetime: buffers that live at the same time never overlap; a
+strip is a group of buffers that one merged launch reads as one, so they lie at fixed distances.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from nnjit.compiler.groups import Buffer, Launch
 from nnjit.graph import Graph, Node
-from nnjit.spec import evaluate
 
 ALIGN = 64
 
@@ -39,7 +38,7 @@ class Plan:
     buffers: Mapping[Node, Buffer]
     lives: Mapping[Buffer, tuple[int, int]]  # work buffers: first and last launch
     strips: tuple[Strip, ...] = ()
-    outputs: Mapping[str, tuple[Buffer, Node]] = field(default_factory=dict)
+    outputs: Mapping[str, Buffer] = field(default_factory=dict)  # but those that are leaves
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -47,7 +46,7 @@ class Plan:
 
     def arrange(self, extents: Mapping[str, int]) -> Arrangement:
         """Byte offsets of all work buffers, constants and scratch for these extents."""
-        blocks = [Block(b, evaluate(b.spec.nbytes, extents), *self.lives[b]) for b in self.lives]
+        blocks = [Block(b, b.nbytes(extents), *self.lives[b]) for b in self.lives]
         in_strip = {b: s for s in self.strips for b in s.offsets}
         blocks = [b for b in blocks if b.key not in in_strip]
         for s in self.strips:
@@ -61,7 +60,7 @@ class Plan:
             else:
                 offsets[key] = at
         scratch = max(
-            (evaluate(b.spec.nbytes, extents) for launch in self.launches for b in launch.buffers
+            (b.nbytes(extents) for launch in self.launches for b in launch.buffers
              if b.kind == "scratch"), default=0,
         )  # fmt: skip
         return Arrangement(dict(extents), offsets, total, align(scratch))
@@ -88,7 +87,9 @@ class Block:
 
 
 def place(blocks: Sequence[Block]) -> tuple[dict[Buffer | Strip, int], int]:
-    """Offsets such that blocks which live at the same time never overlap; largest first, at the lowest gap."""
+    """Offsets such that blocks which live at the same time never overlap; largest first, at the
+    lowest gap.
+    """
     placed: list[tuple[int, int, Block]] = []  # offset, end
     out: dict[Buffer | Strip, int] = {}
     total = 0
@@ -127,8 +128,8 @@ def lifetimes(
 
 def make_plan(
     graph: Graph, launches: Sequence[Launch], buffers: Mapping[Node, Buffer],
-    outputs: Mapping[str, tuple[Buffer, Node]], strips: Sequence[Strip] = (),
+    outputs: Mapping[str, Buffer], strips: Sequence[Strip] = (),
 ) -> Plan:  # fmt: skip
     """A Plan of lowered launches."""
-    lives = lifetimes(launches, [b for b, _ in outputs.values()])
+    lives = lifetimes(launches, list(outputs.values()))
     return Plan(graph, tuple(launches), buffers, lives, tuple(strips), outputs)

@@ -76,8 +76,7 @@ class PlannedExecutable(Executable):
         out = {}
         for name, n in self.compiled.graph.outputs.items():
             if name in self.compiled.outputs:
-                buffer, _ = self.compiled.outputs[name]
-                value = self.binder.array(buffer, a)
+                value = self.binder.array(self.compiled.outputs[name], a)
             else:
                 value = self.leaf_value(n, arrays)
             out[name] = value.reshape(

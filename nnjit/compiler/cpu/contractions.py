@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nnjit.compiler.cpu.text import dim_text, literal, math_imports, stored, unmangle
+from nnjit.compiler.cpu.text import dim_text, literal, math_imports, stored
 from nnjit.compiler.cpu.values import Key, Lines, Values, is_number
 from nnjit.compiler.groups import Buffer, Group
 from nnjit.graph import CONSTANT, Node
@@ -16,7 +16,7 @@ from nnjit.kernels.convolution_grad import conv2d_dw
 from nnjit.kernels.geometry import Conv
 from nnjit.kernels.recipe import Epilogue, Recipe
 from nnjit.kernels.target import CODES
-from nnjit.spec import Dim, Extent, product, symbol
+from nnjit.spec import Dim, Extent, product
 
 if TYPE_CHECKING:
     from nnjit.compiler.cpu.lower import Lowering
@@ -299,7 +299,7 @@ def emit_recipe(
         by_role["b"] = low.buffer(head.inputs[1])
     names = {code: name for name, code in CODES.items() if name != "bool"}
     for temp, (elements, code) in recipe.temps.items():
-        by_role[temp] = low.work(temp, parse_dim(elements), names[code])
+        by_role[temp] = low.work(temp, elements, names[code])
     seen: set[str] = set()
     for step in recipe.steps:
         buffers, writes = [], []
@@ -307,7 +307,7 @@ def emit_recipe(
             zip(step.template.params, step.args, strict=True)
         ):
             if role == "scratch":
-                b: Buffer | None = low.scratch(parse_dim(step.template.scratch), "uint8")
+                b: Buffer | None = low.scratch(step.template.scratch, "uint8")
             else:
                 b = by_role[role]
             assert b is not None, (step.template.name, name, role)
@@ -333,15 +333,4 @@ def last_temp(args: Sequence[str], recipe: Recipe, seen: set[str]) -> int:
     return max(i for i, r in enumerate(args) if r in recipe.temps and r not in seen)
 
 
-def parse_dim(text: int | str) -> Dim:
-    """A template's 'batch * 26' as a dim."""
-    if isinstance(text, int):
-        return text
-    out: Dim = 1
-    for part in text.replace("(", "").replace(")", "").split("*"):
-        part = part.strip()
-        out = out * (int(part) if part.isdigit() else symbol(unmangle(part)))
-    return out
-
-
-__all__ = ["contraction_launches", "emit_recipe", "is_number", "literal", "parse_dim"]
+__all__ = ["contraction_launches", "emit_recipe", "is_number", "literal"]

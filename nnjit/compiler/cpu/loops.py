@@ -40,6 +40,18 @@ class LoopKernel:
         self.trip: Dim = 1
         self.slots: list[Node] = []  # cells that are kept in scratch between stages
 
+    @property
+    def is_flat(self) -> bool:
+        """Does each index do the same to its own elements, wherever these lie?"""
+        group = self.v.group
+        if len(self.loops) != 1 or group.inner or group.kind != "loop":
+            return False
+        if any(n.op.kind in ("index", "random") for n in self.v.nodes):
+            return False
+        axis = self.loops[0].axes[-1]
+        every = [*self.v.access.values(), *(self.v.own_access(n) for n in self.outputs)]
+        return not any(a.offset or a.pinned or a.coefs.get(axis, 0) not in (0, 1) for a in every)
+
     # -- headers
     def open_chunk(self, loops: Sequence[Loop]) -> None:
         """The loop over lo..hi, and the variables of the loops that it stands for."""
@@ -220,7 +232,8 @@ class LoopKernel:
         s = max((self.stage[n] for n in cells), default=0)
         if reduces:
             s = self.stage[reduces[0]] - 1
-        sums = [Accumulator.of(n, f"a{self.v.nodes.index(n)}") for n in reduces]
+        every = [n for n in self.v.nodes if n.op.kind == "reduce"]
+        sums = [Accumulator.of(n, f"a{every.index(n)}") for n in reduces]
         base = len(self.rows)
         computed = [n for n in cells if self.stage[n] == s or not self.kept(n)]
         uses = self.v.occurrences([*computed, *reduces])

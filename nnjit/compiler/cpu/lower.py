@@ -10,11 +10,19 @@ from nnjit.compiler.cpu.contractions import contraction_launches
 from nnjit.compiler.cpu.loops import LoopKernel
 from nnjit.compiler.cpu.naming import describe, kernel_name
 from nnjit.compiler.cpu.sinks import SinkKernel, reduce_partials
-from nnjit.compiler.cpu.text import dim_text, math_imports, mangle, times, used_symbols
+from nnjit.compiler.cpu.text import (
+    dim_text,
+    mangle,
+    math_imports,
+    parse_dim,
+    times,
+    unmangle_all,
+    used_symbols,
+)
 from nnjit.compiler.cpu.values import Values
 from nnjit.compiler.fuse import INDEX_VIEWS, Fusion, input_maps
 from nnjit.compiler.groups import Buffer, Group, Launch
-from nnjit.graph import PARAMETER, STATE, Node, users
+from nnjit.graph import Node, users
 from nnjit.kernels.target import CODES, DTYPES
 from nnjit.kernels.template import Template
 from nnjit.spec import DTYPES as SIZES
@@ -37,7 +45,7 @@ class Lowering:
         self.launches: list[Launch] = []
         self.done: set[Node] = set()
         self.symbols = fusion.graph.symbols
-        self.scratches: list[Buffer] = []
+        self.saved: dict[Node, Buffer] = {}  # old values of leaves
 
     def base_readers(self) -> dict[Node, list[Node]]:
         """For each buffer's Node, the Nodes of groups that read it, through reshapes too."""
@@ -58,13 +66,16 @@ class Lowering:
             self.buffers[n] = Buffer(name, kind, n.spec, n)
         return self.buffers[n]
 
-    def work(self, name: str, elements: Dim, dtype: str) -> Buffer:
-        """A buffer between two kernels of one group."""
-        return Buffer(name, "work", Spec((elements,), dtype))
+    def work(self, name: str, elements: Dim | str, dtype: str, kind: str = "work") -> Buffer:
+        """A buffer between two kernels of one group; elements: a dim, or text of a template."""
+        size = parse_dim(elements) if isinstance(elements, str) else elements
+        if size is None:
+            return Buffer(name, kind, Spec((), dtype), elements=unmangle_all(str(elements)))
+        return Buffer(name, kind, Spec((size,), dtype))
 
-    def scratch(self, elements: Dim, dtype: str) -> Buffer:
+    def scratch(self, elements: Dim | str, dtype: str) -> Buffer:
         """Scratch, `elements` for each thread."""
-        return Buffer("scratch", "scratch", Spec((elements,), dtype))
+        return self.work("scratch", elements, dtype, "scratch")
 
     def materialised(self, group: Group, extra: Sequence[Node] = ()) -> list[Node]:
         """The Nodes of a group that something outside of it reads, in graph order."""
@@ -81,12 +92,11 @@ class Lowering:
         Returns the (leaf, value) pairs that need a copy at the end.
         """
         copies, taken = [], set()
-        outputs = {self.fusion.base(n) for n in self.graph.outputs.values()}
         for leaf, value in self.graph.updates.items():
             node = self.fusion.base(value)
             if node is leaf:
                 continue
-            free = not node.is_leaf and node not in taken and leaf not in outputs
+            free = not node.is_leaf and node not in taken
             if free and self.overwrites(leaf, node):
                 self.buffers[node] = self.buffer(leaf)
                 taken.add(node)
@@ -121,7 +131,7 @@ class Lowering:
     # -- groups
     def run(self) -> list[Launch]:
         copies = self.place_updates()
-        first = self.save_leaves(copies)
+        self.save_leaves(copies)
         for group in self.fusion.groups:
             if group.head is not None or any(n.op.kind == "contraction" for n in group.nodes):
                 contraction_launches(self, group)
@@ -132,28 +142,20 @@ class Lowering:
             else:
                 self.loop(group)
         for leaf, value in copies:
-            source = first.get(value, self.buffer(value))
-            self.copy(source, self.buffer(leaf), leaf)
+            source = self.fusion.base(value)
+            self.copy(self.saved.get(source, self.buffer(source)), self.buffer(leaf), leaf)
         return self.launches
 
-    def save_leaves(self, copies: list[tuple[Node, Node]]) -> dict[Node, Buffer]:
-        """Old values that are needed after their leaf may be gone: outputs that are updated leaves, and swaps."""
-        saved: dict[Node, Buffer] = {}
-        for name, n in self.graph.outputs.items():
-            leaf = self.fusion.base(n)
-            if leaf in self.graph.updates:
-                saved[n] = self.copy(
-                    self.buffer(leaf), self.work(name, leaf.spec.size, leaf.dtype), leaf
-                )
-                self.buffers[n] = saved[n]
-        for _, value in copies:
-            source = self.fusion.base(value)
-            if source.op in (PARAMETER, STATE) and source in self.graph.updates:
-                spec = source.spec
-                saved[value] = self.copy(
-                    self.buffer(source), self.work("old", spec.size, spec.dtype), source
-                )
-        return saved
+    def save_leaves(self, copies: list[tuple[Node, Node]]) -> None:
+        """Copy old values that are needed after their leaf may be gone, before all else.
+
+        These are outputs that are updated leaves, and leaves that another leaf becomes (a swap).
+        """
+        wanted = [*self.graph.outputs.values(), *(value for _, value in copies)]
+        for leaf in map(self.fusion.base, wanted):
+            if leaf in self.graph.updates and leaf not in self.saved:
+                old = self.work(f"old {leaf.name}", leaf.spec.size, leaf.dtype)
+                self.saved[leaf] = self.copy(self.buffer(leaf), old, leaf)
 
     def copy(self, source: Buffer, target: Buffer, node: Node) -> Buffer:
         code = CODES[node.dtype]
@@ -232,14 +234,18 @@ class Lowering:
         scratch: Dim = 0
         if kernel.scratch:
             scratch = times(kernel.scratch[0], SIZES[kernel.scratch[1]])
+        name = kernel_name(group, values, flat)
+        params = {base: p for base, p in values.params.items()}
+        params |= dict(zip(getattr(kernel, "sinks", ()), getattr(kernel, "targets", ()), strict=True))
         template = Template(
-            kernel_name(group, values, flat), describe(group, values, kernel, names), tuple(math_imports(body)),
-            used_symbols(body, self.symbols), tuple(names), tuple(body),
-            trip_text(kernel.trip), scratch if isinstance(scratch, int) else dim_text(scratch), grain,
+            name, describe(name, flat and group.kind == "loop", values, kernel, params),
+            tuple(math_imports(body)), used_symbols(body, self.symbols), tuple(names), tuple(body),
+            trip_text(kernel.trip), scratch if isinstance(scratch, int) else dim_text(scratch),
+            grain,
         )  # fmt: skip
         self.emit(
             template, buffers, writes, values.nodes, ops_text(values.nodes), flops_of(values.nodes),
-            flat and group.kind == "loop",
+            kernel.is_flat,
         )  # fmt: skip
 
     def sink(self, group: Group) -> None:
@@ -305,11 +311,19 @@ def flops_of(nodes: Sequence[Node]) -> list[Dim]:
     return out
 
 
-def lower(fusion: Fusion) -> tuple[list[Launch], dict[Node, Buffer]]:
-    """The launches of a fused graph, in order, and the buffer of each materialised Node and leaf."""
+def lower(fusion: Fusion) -> tuple[list[Launch], dict[Node, Buffer], dict[str, Buffer]]:
+    """The launches of a fused graph, in order; the buffer of each materialised Node and leaf; and
+    of each output that the program computes or must copy."""
     lowering = Lowering(fusion)
     launches = lowering.run()
-    return launches, lowering.buffers
+    outputs: dict[str, Buffer] = {}
+    for name, n in fusion.graph.outputs.items():
+        base = fusion.base(n)
+        if base in lowering.saved:
+            outputs[name] = lowering.saved[base]
+        elif not base.is_leaf:
+            outputs[name] = lowering.buffers[base]
+    return launches, lowering.buffers, outputs
 
 
 __all__ = ["DTYPES", "Lowering", "lower", "mangle"]

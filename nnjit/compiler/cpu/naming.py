@@ -1,59 +1,85 @@
-"""Names and docstrings of loop kernels: what they compute and the shapes, never a layer's name."""
+"""Names and docstrings of kernels: what they compute and the shapes, never a layer's name."""
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 
 from nnjit.compiler.cpu.access import Loop
-from nnjit.compiler.cpu.text import mangle
 from nnjit.compiler.cpu.values import Values, is_number
 from nnjit.compiler.groups import Group
-from nnjit.graph import Node
+from nnjit.graph import PARAMETER, Node
 from nnjit.kernels.target import CODES
 from nnjit.spec import Dim, Extent, shape_text
 
-DULL = (
-    "add",
-    "multiply",
-    "subtract",
-    "divide",
-    "cast",
-    "broadcast_to",
-    "reshape",
-    "where",
-    "negative",
-    "iota",
-)
-SHORT = {
-    "multiply": "mul",
-    "subtract": "sub",
-    "divide": "div",
-    "random_uniform": "uniform",
-    "random_normal": "normal",
-}
+#: words for what several ops are together: (word, ops that must be there, ops that may be)
+PATTERNS: list[tuple[str, set[str], set[str]]] = [
+    ("softmax", {"max", "exp", "sum", "divide"}, {"subtract"}),
+    ("logsumexp", {"max", "exp", "sum", "log"}, {"subtract", "add"}),
+    ("dropout", {"random_uniform", "where"}, {"greater_equal", "less", "multiply"}),
+    ("mask", {"greater", "where"}, set()),
+    ("pick", {"iota", "equal", "where"}, set()),
+    ("one_hot", {"iota", "equal"}, {"cast"}),
+]
+#: ops that say little where others stand beside them
+DULL = {
+    "add", "multiply", "subtract", "divide", "cast", "broadcast_to", "reshape", "where", "negative",
+    "iota", "square", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal",
+    "logical_and", "logical_or", "logical_not",
+}  # fmt: skip
+SHORT = {"multiply": "mul", "subtract": "sub", "divide": "div", "random_uniform": "uniform",
+         "random_normal": "normal", "broadcast_to": "repeat"}  # fmt: skip
+WORDS = 3
+
+
+def words_of(nodes: Sequence[Node]) -> list[str]:
+    """Up to three telling words for some ops, in their order: 'dropout', 'erf', 'sum'."""
+    names = list(dict.fromkeys(n.op.name for n in nodes))
+    at = {name: k for k, name in enumerate(names)}
+    for word, needed, allowed in PATTERNS:
+        if needed <= set(names):
+            gone = needed | allowed
+            at[word] = max(at[name] for name in needed)
+            names = [name for name in names if name not in gone] + [word]
+    names.sort(key=lambda name: at[name])
+    telling = [name for name in names if name not in DULL] or names
+    return [SHORT.get(name, name) for name in telling[-WORDS:]]
+
+
+def update_scope(values: Values) -> str | None:
+    """Where a parameter's next value, computed here, was asked for: the optimizer's scope."""
+    for leaf, value in values.fusion.graph.updates.items():
+        if leaf.op is PARAMETER and values.fusion.base(value) in values.group.nodes:
+            return re.sub(r"\W", "_", value.scope.rsplit("/")[-1])
+    return None
 
 
 def kernel_name(group: Group, values: Values, flat: bool) -> str:
-    """Up to three telling ops, the extents unless flat, the dtype: softmax-like 'max_exp_sum_batch_10_f4'."""
-    names = list(dict.fromkeys(n.op.name for n in values.nodes))
-    telling = [n for n in names if n not in DULL][-3:] or names[-3:]
-    words = [SHORT.get(n, n) for n in telling]
-    if len(values.nodes) > 3:
-        words.append(str(len(values.nodes)))
+    """What is computed, the extents unless flat, the dtype: 'softmax_batch_10_f4'.
+
+    The optimizer's step is 'adam_update_f4'; an op alone over any number of elements 'map_exp_f4'.
+    """
+    scope = update_scope(values)
+    if scope is not None:
+        words = [scope, "update"] if scope else ["update"]
+    else:
+        words = words_of(values.nodes)
+        if flat and len(words) == 1 and values.nodes[-1].op.kind == "elementwise":
+            words = ["map", *words]
     if not flat:
-        words += [dim_word(d) for d in group.domain if d != 1]
-    last = values.nodes[-1]
-    return "_".join([*words, CODES[last.dtype]])
+        words += [dim_word(d) for d in group.domain if d != 1] or ["scalar"]
+    floats = [n for n in values.nodes if n.dtype.startswith("float")]
+    return "_".join([*words, CODES[(floats or values.nodes)[-1].dtype]])
 
 
 def dim_word(d: Dim) -> str:
-    if isinstance(d, Extent):
-        return "x".join([*([str(d.factor)] if d.factor != 1 else []), *map(mangle, d.symbols)])
-    return str(d)
+    """'10', 'batch', '26xbatch'."""
+    return "x".join(str(d).split("*")) if isinstance(d, Extent) else str(d)
 
 
-def describe(group: Group, values: Values, kernel, names: Sequence[tuple[str, str]]) -> str:
-    """The docstring: one formula per Node, then the loops."""
+def describe(name: str, flat: bool, values: Values, kernel, params: dict[Node, str]) -> str:
+    """The docstring: what the loops run over, then one formula per Node."""
     label: dict[Node, str] = {}
     lines = []
     for n in values.nodes:
@@ -65,16 +91,14 @@ def describe(group: Group, values: Values, kernel, names: Sequence[tuple[str, st
             elif is_number(x):
                 args.append(number(x))
             else:
-                args.append(values.params.get(base, "?"))
-        for key in ("axes", "axis", "perm", "starts", "widths", "stream"):
+                args.append(params.get(base, "y"))
+        for key in ("axes", "axis", "perm", "starts", "stops", "steps", "widths", "stream"):
             if key in n.attrs:
                 args.append(f"{key}={n.attrs[key]}")
-        label[n] = values.params.get(n) or f"t{len(label)}"
+        label[n] = params.get(n) or f"t{len(label)}"
         lines.append(f"{label[n]} = {n.op.name}({', '.join(args)})")
-    flat = len(kernel.loops) == 1 and not group.inner and group.kind == "loop"
-    shape = "flat" if flat else f"over {shape_text(group.domain)}"
-    head = f"{kernel_name(group, values, flat)}: {shape}, {loops_text(kernel.loops)}"
-    return "\n".join([head, *wrapped(lines)])
+    shape = "flat" if flat else f"over {shape_text(values.group.domain)}"
+    return "\n".join([f"{name}: {shape}, {loops_text(kernel.loops)}", *wrapped(lines)])
 
 
 def number(x: Node) -> str:
@@ -82,17 +106,22 @@ def number(x: Node) -> str:
 
 
 def loops_text(loops: Sequence[Loop]) -> str:
-    rows = [loop for loop in loops if not loop.reduced]
-    inner = [loop for loop in loops if loop.reduced]
-    text = f"loops {', '.join(loop.name for loop in rows)}" if rows else "one value"
-    return text + (f", reduced over {', '.join(loop.name for loop in inner)}" if inner else "")
+    """'loops i, j, reduced over k'."""
+    rows = [loop.name for loop in loops if not loop.reduced]
+    inner = [loop.name for loop in loops if loop.reduced]
+    text = f"loops {', '.join(rows)}" if len(rows) > 1 else f"loop {rows[0]}" if rows else "one value"
+    return text + (f", reduced over {', '.join(inner)}" if inner else "")
 
 
 def wrapped(lines: Sequence[str]) -> list[str]:
-    """Formulas joined by '; ' up to 100 columns a line."""
+    """Formulas joined by '; ' in lines of less than 100 columns."""
     out = [""]
-    for line in lines:
-        if out[-1] and len(out[-1]) + len(line) + 2 > 98:
-            out.append("")
-        out[-1] += ("; " if out[-1] else "") + line
+    for formula in lines:
+        for line in textwrap.wrap(formula, 96, subsequent_indent="    "):
+            if not out[-1]:
+                out[-1] = line
+            elif line == formula and len(out[-1]) + len(line) <= 96:
+                out[-1] += f"; {line}"
+            else:
+                out.append(line)
     return out

@@ -65,9 +65,7 @@ def by_name(low: Lowering, n: Node, t: Template, roles: dict[str, Node], ops: st
     writes: list[int] = []
     for k, (name, _) in enumerate(t.params):
         if name == "scratch":
-            from nnjit.compiler.cpu.contractions import parse_dim
-
-            buffers.append(low.scratch(parse_dim(t.scratch), "uint8"))
+            buffers.append(low.scratch(t.scratch, "uint8"))
             continue
         if roles[name] not in n.inputs:
             writes.append(k)

@@ -34,8 +34,9 @@ class SinkKernel(LoopKernel):
         self.first = bool(self.loops) and self.loops[0].reduced
         kept = [loop for loop in self.loops if not loop.reduced]
         self.kept_size = product([loop.extent for loop in kept])
-        self.partials = PARTIALS if self.first and self.big() else 1
         self.sums = [Accumulator.of(n, f"a{k}") for k, n in enumerate(sinks)]
+        positions = any(a.kind.startswith("arg") for a in self.sums)
+        self.partials = PARTIALS if self.first and self.big() and not positions else 1
         self.targets: list[str] = []
 
     def big(self) -> bool:
@@ -58,6 +59,9 @@ class SinkKernel(LoopKernel):
             for n, a, name in zip(self.sinks, self.sums, self.targets, strict=True):
                 self.lines.add(f"{name}[0] = {self.v.name(self.v.keys[n][0])}")
             return
+        if any(a.kind.startswith("arg") for a in self.sums):
+            self.write_positions()
+            return
         if self.first:
             self.open_partial()
         else:
@@ -69,6 +73,16 @@ class SinkKernel(LoopKernel):
         else:
             self.zero(opened)
             self.walk(opened)
+
+    def write_positions(self) -> None:
+        """argmax, argmin: the kept loops outside, so that one position at a time is looked for."""
+        kept = [loop for loop in self.loops if not loop.reduced]
+        self.loops = [*kept, *(loop for loop in self.loops if loop.reduced)]
+        self.open_chunk(kept)
+        for level in range(1, len(kept) + 1):
+            self.load_uses(level, list(self.v.access), self.uses)
+        self.first_last = ("0", dim_text(self.loops[-1].extent))
+        self.accumulate_locally(len(kept), "=")
 
     def open_partial(self) -> None:
         self.trip = self.partials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from collections.abc import Sequence
@@ -9,17 +10,32 @@ from collections.abc import Sequence
 from nnjit.kernels.target import CODES
 from nnjit.spec import Dim, Extent
 
-RESERVED = re.compile(r"[a-z]\d*|n_\w+|lo|hi|tid|scratch|np|math")
-
 
 def mangle(symbol: str) -> str:
-    """A run-time symbol as a name that no local of a kernel has."""
-    return f"n_{symbol}" if RESERVED.fullmatch(symbol) else symbol
+    """A run-time symbol as a name that no local, function or keyword has: batch, n_time."""
+    return symbol if symbol == "batch" else f"n_{symbol}"
 
 
 def unmangle(name: str) -> str:
     """The symbol behind a name in kernel text."""
     return name.removeprefix("n_")
+
+
+def parse_dim(text: int | str) -> Dim | None:
+    """A template's 'batch * 26' as a dim; None where the expression is no product."""
+    if isinstance(text, int):
+        return text
+    if not re.fullmatch(r"\w+( \* \w+)*", text):
+        return None
+    out: Dim = 1
+    for word in text.split(" * "):
+        out = out * (int(word) if word.isdigit() else Extent(1, (unmangle(word),)))
+    return out
+
+
+def unmangle_all(text: str) -> str:
+    """An expression over the symbols themselves."""
+    return re.sub(r"\bn_(?=\w)", "", text)
 
 
 def times(a: Dim, b: Dim) -> Dim:
@@ -67,6 +83,16 @@ def literal(value: object, dtype: str) -> str:
         short = repr(float(str(np.float32(number)))) if code == "f4" else repr(number)
         return f"{code}({short})"
     return f"{code}({int(value)})"  # type: ignore[call-overload]
+
+
+def tidy(line: str) -> str:
+    """An assignment without the parentheses that Python does not need."""
+    if "(" not in line or " = " not in line:
+        return line
+    (statement,) = ast.parse(line.strip()).body
+    if not isinstance(statement, ast.Assign) or isinstance(statement.value, ast.Tuple):
+        return line
+    return line[: len(line) - len(line.lstrip())] + ast.unparse(statement)
 
 
 def load(name: str, index: str, dtype: str) -> str:

@@ -19,7 +19,7 @@ from nnjit.compiler.cpu.access import (
     plain,
     through_view,
 )
-from nnjit.compiler.cpu.text import cast, dim_text, literal, load
+from nnjit.compiler.cpu.text import cast, dim_text, literal, load, tidy
 from nnjit.compiler.fuse import INDEX_VIEWS, Fusion, input_maps
 from nnjit.compiler.groups import Group
 from nnjit.graph import CONSTANT, EXTENT, Node
@@ -56,7 +56,7 @@ class Lines:
         self.level = 0
 
     def add(self, line: str) -> None:
-        self.text.append("    " * self.level + line)
+        self.text.append("    " * self.level + tidy(line))
 
     def loop(self, name: str, first: str, last: str, step: str = "") -> None:
         """Open `for name in range(first, last)`."""
