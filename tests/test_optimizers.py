@@ -258,6 +258,11 @@ def test_state_is_named_after_the_parameters():
     assert [v.like for v in opt.slots(params)[2:]] == params * 2
 
 
+def test_names_are_lower_case_class_names():
+    for name in ("sgd", "adam", "adamw", "rmsprop", "nadam", "adamax", "lion"):
+        assert optimizers.get(name).name == name
+
+
 def test_all_parameters_get_one_expression_over_shared_scalars():
     """What lets the compiler merge all updates: operations per parameter, none of them scalar."""
     opt = optimizers.Adam(global_clipnorm=1.0, weight_decay=0.1)

@@ -14,6 +14,15 @@ from nnjit.layers.core import (
     Rescaling,
     Reshape,
 )
+from nnjit.layers.merging import (
+    Add,
+    Average,
+    Concatenate,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from nnjit.layers.normalization import BatchNormalization
 from nnjit.layers.pooling import (
     AveragePooling2D,
@@ -26,9 +35,10 @@ MaxPool2D, AvgPool2D = MaxPooling2D, AveragePooling2D
 GlobalAvgPool2D, GlobalMaxPool2D = GlobalAveragePooling2D, GlobalMaxPooling2D
 
 __all__ = [
-    "ELU", "Activation", "AveragePooling2D", "AvgPool2D", "BatchNormalization", "Conv2D", "Dense",
-    "DepthwiseConv2D", "Dropout", "Embedding", "Flatten", "GlobalAveragePooling2D",
-    "GlobalAvgPool2D", "GlobalMaxPool2D", "GlobalMaxPooling2D", "Input", "Layer", "LeakyReLU",
-    "MaxPool2D", "MaxPooling2D", "PReLU", "Permute", "ReLU", "RepeatVector", "Rescaling",
-    "Reshape", "Softmax", "Variable", "get", "name_layers", "trace",
+    "ELU", "Activation", "Add", "Average", "AveragePooling2D", "AvgPool2D",
+    "BatchNormalization", "Concatenate", "Conv2D", "Dense", "DepthwiseConv2D", "Dropout",
+    "Embedding", "Flatten", "GlobalAveragePooling2D", "GlobalAvgPool2D", "GlobalMaxPool2D",
+    "GlobalMaxPooling2D", "Input", "Layer", "LeakyReLU", "MaxPool2D", "MaxPooling2D", "Maximum",
+    "Minimum", "Multiply", "PReLU", "Permute", "ReLU", "RepeatVector", "Rescaling", "Reshape",
+    "Softmax", "Subtract", "Variable", "get", "name_layers", "trace",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from nnjit import ops, schedules
 from nnjit.errors import ArgumentError
 from nnjit.graph import Node
 from nnjit.layers.variable import Variable
-from nnjit.registry import Configurable, Registry, snake_case, to_config
+from nnjit.registry import Configurable, Registry, to_config
 
 REGISTRY = Registry("optimizer")
 get = REGISTRY.get
@@ -60,7 +60,7 @@ class Optimizer(Configurable):
         gradient_accumulation_steps: int | None = None,
         name: str | None = None,
     ):
-        self.name = name or snake_case(type(self).__name__)
+        self.name = name or type(self).__name__.lower()
         clips = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
         given = [f"{k}={v!r}" for k, v in clips.items() if v is not None]
         if len(given) > 1:
