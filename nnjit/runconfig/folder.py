@@ -46,6 +46,11 @@ class RunFolder:
         return self.path / "model.nnjit"
 
     @property
+    def base(self) -> Path:
+        """The model that a fine-tuning run started from."""
+        return self.path / "base.nnjit"
+
+    @property
     def best(self) -> Path:
         return self.path / "best.nnjit"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from nnjit.models import Model
 from nnjit.runconfig.building import build_model, compile_model
 from nnjit.runconfig.data import PARTS, prepare_data
-from nnjit.runconfig.folder import is_run
+from nnjit.runconfig.folder import RunFolder, is_run
 from nnjit.runconfig.reading import read_config
 from nnjit.runconfig.run import open_run
 from nnjit.runconfig.schema import Config
@@ -42,11 +43,12 @@ class Subject:
 
 def open_subject(path: str, device: str | None) -> Subject:
     """The model of a run folder, or a new one as a configuration file says."""
-    if is_run(path):
+    folder = RunFolder(Path(path))
+    if folder.model.is_file() and is_run(path):
         opened = open_run(path, device=device)
         return Subject(opened.config, opened.model)
     options = [("--device", ("device",), device)] if device else []
-    config, _ = read_config(path, (), options)
+    config, _ = read_config(folder.config if is_run(path) else path, (), options)
     shape = config.model.input_shape or prepare_data(config).preparation.sample_shape
     model = build_model(config, tuple(shape))
     compile_model(model, config)

@@ -59,13 +59,17 @@ class Source:
 
 
 def read_config(
-    file: str | Path, sets: Sequence[str] = (), options: Sequence[tuple[str, Path_, Any]] = ()
+    file: str | Path,
+    sets: Sequence[str] = (),
+    options: Sequence[tuple[str, Path_, Any]] = (),
+    must_exist: bool = True,
 ) -> tuple[Config, Source]:
     """The checked configuration of a TOML file.
 
     sets: texts "a.b=c". options: (name, path, value) of other options that change a value.
     Relative data.source, model.builder and model.base become absolute, from the file's folder (from
-    the current one where an option gave them). ConfigError has one line for every wrong value.
+    the current one where an option gave them); must_exist=False does not look whether they are
+    there. ConfigError has one line for every wrong value.
     """
     path = Path(file)
     values, lines = read_toml(path)
@@ -85,7 +89,7 @@ def read_config(
     problems += [Problem(*p) for p in tables.check(values)]
     if problems or config is None:
         raise source.error(problems)
-    return _absolute(config, source), source
+    return _absolute(config, source, must_exist), source
 
 
 def _fill_name(values: dict[str, Any], path: Path_) -> None:
@@ -96,14 +100,14 @@ def _fill_name(values: dict[str, Any], path: Path_) -> None:
             train.setdefault(path[1], Train.model_fields[str(path[1])].default)
 
 
-def _absolute(config: Config, source: Source) -> Config:
+def _absolute(config: Config, source: Source, must_exist: bool) -> Config:
     """The paths in a configuration made absolute; ConfigError where there is no such file."""
     problems: list[Problem] = []
 
     def resolve(path: Path_, given: str) -> str:
         base = Path() if path in source.options else source.file.parent
         place = (base / Path(given).expanduser()).resolve()
-        if not place.exists():
+        if must_exist and not place.exists():
             near = nearest(given, ["digits"]) if path == ("data", "source") else ""
             hint = near if "did you mean" in near else ""
             message = f"no such file or folder: {place}{hint}"

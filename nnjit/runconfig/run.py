@@ -122,12 +122,10 @@ def _keep_base(config: Config, folder: RunFolder) -> Config:
     if config.model.base is None:
         return config
     base = Path(config.model.base)
-    kept = folder.path / "base.nnjit"
     folder.make()
-    shutil.copyfile(RunFolder(base).model if is_run(base) else base, kept)
-    return config.model_copy(
-        update={"model": config.model.model_copy(update={"base": str(kept.resolve())})}
-    )
+    shutil.copyfile(RunFolder(base).model if is_run(base) else base, folder.base)
+    model = config.model.model_copy(update={"base": folder.base.name})  # the folder may move
+    return config.model_copy(update={"model": model})
 
 
 def same_run(config: Config, folder: RunFolder) -> Config:
@@ -169,14 +167,17 @@ class Opened:
 
 
 def open_run(path: str, best: bool = False, device: str | None = None) -> Opened:
-    """The configuration and the trained model of a run folder; ConfigError where it has none."""
+    """The configuration and the trained model of a run folder; ConfigError where it has none.
+
+    The data need not be where it was: `predict` works without.
+    """
     folder = RunFolder(Path(path))
     if not folder.path.is_dir():
         raise ConfigError(f"{path}: no such run folder")
     if not is_run(path):
         raise ConfigError(f"{path}: not a run folder: it has no config.toml")
     options = [("--device", ("device",), device)] if device else []
-    config, _ = read_config(folder.config, (), options)
+    config, _ = read_config(folder.config, (), options, must_exist=False)
     file = folder.best if best else folder.model
     if not file.is_file():
         raise ConfigError(f"{file}: no such file: the run has not ended (train --resume ends it)")

@@ -208,6 +208,24 @@ def test_evaluate_reports_a_part(small_run, invoke):
     assert invoke("evaluate", small_run, "--best").exit_code == 0
 
 
+def test_a_run_folder_may_move(small_run, tmp_path, invoke):
+    config = tmp_path / "f.toml"
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", x=rng.random((60, 8, 8)), y=np.arange(60) % 3)
+    config.write_text(
+        'device = "interpret"\n[data]\nsource = "d.npz"\nchannels = true\n[train]\nepochs = 1\n'
+    )
+    done = invoke("finetune", small_run, config, "--run-dir", tmp_path / "a")
+    assert done.exit_code == 0, done.stderr
+    (tmp_path / "a").rename(tmp_path / "b")
+    (tmp_path / "d.npz").rename(tmp_path / "x.npz")
+    command = ["--input", tmp_path / "x.npz", "--output", tmp_path / "y.npy"]
+    assert invoke("predict", tmp_path / "b", *command).exit_code == 0
+    gone = invoke("evaluate", tmp_path / "b")
+    assert gone.exit_code == 2
+    assert "d.npz: no such file" in gone.stderr
+
+
 @pytest.mark.parametrize("suffix", ["npy", "npz", "csv"])
 def test_predict_reads_raw_samples_and_writes_outputs(suffix, small_run, tmp_path, invoke):
     from nnjit.data.datasets import digits
