@@ -10,6 +10,7 @@ taken of gradients.
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -20,10 +21,14 @@ from nnjit.autodiff import gradients
 from nnjit.data.check import as_array
 from nnjit.errors import ArgumentError, GraphError, ShapeError, nearest
 from nnjit.graph import Graph, Node, Scope, input_node, walk
+from nnjit.layers.base import Layer
 from nnjit.layers.calls import called_layers, leaves, trace, tree_map
 from nnjit.ops.base import as_node
 from nnjit.session import Session
 from nnjit.spec import Spec, check_dtype, shape_text
+
+# the layers that the function being traced calls: their variables must be in its memory
+_layers: contextvars.ContextVar[list[Layer]] = contextvars.ContextVar("nnjit_layers")
 
 
 class Function:
@@ -57,7 +62,7 @@ class Function:
     def _array(self, i: int, value: Any) -> np.ndarray:
         if isinstance(value, bool | int | float):
             array = np.asarray(value, np.int32 if isinstance(value, int) else np.float32)
-        elif np.ndim(value) == 0:
+        elif getattr(value, "ndim", None) == 0:
             array = np.asarray(value)
         else:
             array = as_array(value, f"{self.__name__}: argument {i}")
@@ -79,16 +84,19 @@ class Function:
 
     def _trace(self, specs: Sequence[Spec]) -> tuple[Any, Any]:
         inputs = [input_node(f"x{i}", s) for i, s in enumerate(specs)]
-        structure = tree_map(as_node, self.fn(*inputs))
-        nodes = leaves(structure)
-        if not nodes:
+        layers: list[Layer] = []
+        token = _layers.set(layers)
+        try:
+            structure = tree_map(self._result, self.fn(*inputs))
+            outputs = _inlined(leaves(structure))
+        finally:
+            _layers.reset(token)
+        variables = [v for layer in dict.fromkeys(layers) for v in layer.weights]
+        names = [v.name for v in variables]
+        if twice := next((n for n in names if names.count(n) > 1), None):
             raise ArgumentError(
-                f"{self.__name__}: returned {structure!r}; expected symbolic values"
+                f"{self.__name__}: two layers hold a variable {twice!r}; give them name=…"
             )
-        variables = [v for layer in called_layers(nodes) for v in layer.weights]
-        outputs = _inlined(nodes)
-        # an argument that the result does not depend on is still an argument
-        unused = [n for n in inputs if n not in set(walk(outputs))]
         held = {v.node for v in variables}
         for n in walk(outputs):
             if n.op.name in ("parameter", "state") and n not in held:
@@ -99,8 +107,13 @@ class Function:
         named = {f"y{i}": n for i, n in enumerate(outputs)}
         self._session.device = self.device
         graph = Graph(self.__name__, named)
-        executable = self._session.executable((tuple(specs), len(unused)), lambda: graph, variables)
+        executable = self._session.executable(tuple(specs), lambda: graph, variables)
         return executable, structure
+
+    def _result(self, value: Any) -> Node:
+        if isinstance(value, Node | bool | int | float | np.ndarray) or hasattr(value, "node"):
+            return as_node(value)
+        raise ArgumentError(f"{self.__name__}: returned {value!r}; expected symbolic values")
 
     def source(self, *args: Any) -> str:
         """The generated Python source for arguments like these."""
@@ -115,6 +128,9 @@ def _named(i: int, spec: Any) -> Spec:
 
 def _inlined(nodes: Sequence[Node]) -> list[Node]:
     """Nodes with calls of layers replaced by what the layers compute, in inference."""
+    found = _layers.get(None)
+    if found is not None:
+        found.extend(called_layers(nodes))
     return trace(nodes, {}, Scope(training=False))
 
 
