@@ -30,7 +30,7 @@ PACK_ROWS = 512  # rows of y from which packing b pays
 PACK_BYTES = 2048  # the least size of a row of b for it
 
 # variables of these kernels, which no symbol may be called
-NAMES = "lo hi tid a b bias mask residual y i k0 j o q r t first last done"
+NAMES = "lo hi tid a b bias mask residual y i k0 j o q r t first last done step"
 
 
 def matmul_template(

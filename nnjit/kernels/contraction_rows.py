@@ -142,14 +142,27 @@ def row_blocks(p: Product, tiles: Tiles, at: Rows) -> list[str]:
 def blocks_of_rows(
     rows: int, at: Rows, block: Callable[[int], list[str]], again: bool
 ) -> list[str]:
-    """Full tiles, then what is left: one more tile that overlaps its neighbour if `again`, or fewer
-    rows at a time.
+    """Full tiles, then what is left.
+
+    again: rows may be done twice, so that is one more tile that overlaps its neighbour (two of half
+    the rows where there is no neighbour). Else fewer rows at a time.
     """
     first, last = at.first, at.last
     if rows == 1:
         return [f"for i in range({first}, {last}):", *indent(block(1))]
     lines = [f"for i in range({first}, {last} - {rows - 1}, {rows}):", *indent(block(rows))]
+    half = rows // 2 if rows > 3 else 0
     if again:
+        rest = [f"for i in range({first}, {last}):", *indent(block(1))]
+        if half:
+            rest = [
+                f"if {last} - {first} >= {half}:",
+                f"    step = max(1, {last} - {first} - {half})",
+                f"    for i in range({first}, {last} - {half - 1}, step):",
+                *indent(block(half), 2),
+                "else:",
+                *indent(rest),
+            ]
         return [
             *lines,
             f"if ({last} - {first}) % {rows} != 0:",
@@ -157,12 +170,10 @@ def blocks_of_rows(
             f"        i = {last} - {rows}",
             *indent(block(rows), 2),
             "    else:",
-            f"        for i in range({first}, {last}):",
-            *indent(block(1), 3),
+            *indent(rest, 2),
         ]
     lines += [f"i = {last} - ({last} - {first}) % {rows}"]
-    if rows > 3:
-        half = rows // 2
+    if half:
         lines += [f"if {last} - i >= {half}:", *indent(block(half)), f"    i += {half}"]
     return [*lines, f"for i in range(i, {last}):", *indent(block(1))]
 

@@ -8,6 +8,8 @@ packed: the tile wants columns to be contiguous.
 
 from __future__ import annotations
 
+import re
+
 from nnjit.kernels import target
 from nnjit.kernels.blocks import (
     Dim,
@@ -31,9 +33,9 @@ def packed_size(depth: Dim, columns: Dim, dtype: str) -> Dim:
     return product(depth, padded(columns, target.lanes(dtype)))
 
 
-def panel_name(columns: Dim, depth: Dim, vectors: int, dtype: str) -> str:
+def panel_name(*sizes: Dim, vectors: int, dtype: str) -> str:
     """A name from the sizes: equal packings get equal names, whatever kernel they serve."""
-    words = "_".join("".join(c if c.isalnum() else "_" for c in str(d)) for d in (depth, columns))
+    words = "_".join(re.sub(r"\W+", "_", str(d)) for d in sizes)
     return f"{words}_v{vectors}_{dtype}"
 
 
@@ -50,7 +52,7 @@ def pack(depth: Dim, columns: Dim, vectors: int, dtype: str) -> Template:
             ]
         )
     return Template(
-        name=f"pack_{panel_name(columns, depth, vectors, dtype)}",
+        name=f"pack_{panel_name(depth, columns, vectors=vectors, dtype=dtype)}",
         doc=filled(
             f"src ({depth}, {columns}) -> dst: panels of at most {vectors} vectors; "
             "lo..hi: rows of src."
@@ -108,11 +110,13 @@ def pack_transposed(
             [f"if {p.first} <= o < {p.end}:", *indent(writer.panel(p, whole, source, out))]
         )
     sizes = [d for d in (copies, columns, depth, leading, copy_stride) if d is not None]
-    kind = f"flip{planes}_" if planes > 1 else ""
-    group = f"x{copies}_" if isinstance(copies, int) and many else "batch_" if many else ""
-    stem = "" if leading == depth else f"_ld{panel_name(leading, plane_stride, 0, dtype)}"
+    odd: list[Dim] = [leading] if leading != depth else []
+    odd += [planes, plane_stride] if planes > 1 else []
+    odd += [copies, copy_stride] if many else []
+    words = panel_name(depth, columns, *odd, vectors=vectors, dtype=dtype)
+    kind = "batch_" * many + "flip_" * (planes > 1)
     return Template(
-        name=f"pack_transposed_{group}{kind}{panel_name(columns, depth, vectors, dtype)}{stem}",
+        name=f"pack_transposed_{kind}{words}",
         doc=filled(
             f"dst[k, j] = src[j * {leading} + k]: {copies} x {planes} matrices with {columns} rows "
             f"of {depth}, into panels of at most {vectors} vectors; lo..hi: vectors of columns."
