@@ -32,7 +32,7 @@ def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> Node:
     """The share of the last axis where (y_pred > threshold) is y_true."""
     y_true, y_pred = losses.paired("binary_accuracy", y_true, y_pred)
     hit = ops.equal(ops.cast(y_pred > threshold, y_true.dtype), y_true)
-    return losses._over_last(ops.cast(hit, "float32"))
+    return losses.over_last(ops.cast(hit, "float32"))
 
 
 def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Node:

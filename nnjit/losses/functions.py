@@ -1,25 +1,20 @@
-"""Losses with Keras' names, defaults and reduction.
+"""Loss functions: (y_true, y_pred) -> one value per sample; the last axis is used up.
 
-A function takes (y_true, y_pred) and gives one value per sample (the last axis is used up). A class
-adds weights and the reduction to a scalar. Probabilities that come from a softmax or sigmoid are
-traded for its logits, which is both exact and cheaper; other probabilities are kept EPSILON away
-from 0 and 1.
+Probabilities that come from a softmax or sigmoid are traded for its logits, which is both exact and
+cheaper; other probabilities are kept EPSILON away from 0 and 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from nnjit import ops
-from nnjit.errors import ArgumentError, ShapeError, nearest
+from nnjit.errors import ArgumentError, ShapeError
 from nnjit.graph import Node, extent_node
-from nnjit.registry import Configurable, Registry, snake_case
 from nnjit.spec import FLOATS, shape_text
 
-REGISTRY = Registry("loss")
 EPSILON = 1e-7
-REDUCTIONS = ("sum_over_batch_size", "mean", "sum")
 
 
 # ------------------------------------------------------------------------------------ preparation
@@ -58,7 +53,8 @@ def class_labels(name: str, y_true: Any, y_pred: Node) -> Node:
     return y_true if y_true.dtype in ("int32", "int64") else ops.cast(y_true, "int32")
 
 
-def _over_last(values: Node, reduce: Callable = ops.mean) -> Node:
+def over_last(values: Node, reduce: Callable = ops.mean) -> Node:
+    """values reduced over the last axis; those of one axis are one value a sample already."""
     return reduce(values, axis=-1) if values.rank > 1 else values
 
 
@@ -121,35 +117,35 @@ def binary_crossentropy(
     y_true = _smooth(name, y_true, label_smoothing, 0.5)
     logits = y_pred if from_logits else logits_of(y_pred, "sigmoid")
     if logits is not None:
-        return _over_last(ops.sigmoid_cross_entropy(logits, y_true))
+        return over_last(ops.sigmoid_cross_entropy(logits, y_true))
     p = ops.clip(y_pred, EPSILON, 1 - EPSILON)
-    return _over_last(-(y_true * ops.log(p) + (1 - y_true) * ops.log(1 - p)))
+    return over_last(-(y_true * ops.log(p) + (1 - y_true) * ops.log(1 - p)))
 
 
 def mean_squared_error(y_true: Any, y_pred: Any) -> Node:
     """mean((y_true - y_pred) ** 2)"""
     y_true, y_pred = paired("mean_squared_error", y_true, y_pred)
-    return _over_last(ops.square(y_pred - y_true))
+    return over_last(ops.square(y_pred - y_true))
 
 
 def mean_absolute_error(y_true: Any, y_pred: Any) -> Node:
     """mean(|y_true - y_pred|)"""
     y_true, y_pred = paired("mean_absolute_error", y_true, y_pred)
-    return _over_last(ops.abs(y_pred - y_true))
+    return over_last(ops.abs(y_pred - y_true))
 
 
 def mean_absolute_percentage_error(y_true: Any, y_pred: Any) -> Node:
     """100 * mean(|y_true - y_pred| / |y_true|)"""
     y_true, y_pred = paired("mean_absolute_percentage_error", y_true, y_pred)
     scale = ops.maximum(ops.abs(y_true), EPSILON)
-    return 100 * _over_last(ops.abs((y_true - y_pred) / scale))
+    return 100 * over_last(ops.abs((y_true - y_pred) / scale))
 
 
 def mean_squared_logarithmic_error(y_true: Any, y_pred: Any) -> Node:
     """mean((log(1 + y_true) - log(1 + y_pred)) ** 2); values below 0 count as 0."""
     y_true, y_pred = paired("mean_squared_logarithmic_error", y_true, y_pred)
     a, b = (ops.log(ops.maximum(v, EPSILON) + 1) for v in (y_true, y_pred))
-    return _over_last(ops.square(a - b))
+    return over_last(ops.square(a - b))
 
 
 def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Node:
@@ -157,7 +153,7 @@ def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Node:
     y_true, y_pred = paired("huber", y_true, y_pred)
     error = y_pred - y_true
     size = ops.abs(error)
-    return _over_last(
+    return over_last(
         ops.where(size <= delta, 0.5 * ops.square(error), delta * size - 0.5 * delta * delta)
     )
 
@@ -166,20 +162,20 @@ def log_cosh(y_true: Any, y_pred: Any) -> Node:
     """mean(log(cosh(y_pred - y_true)))"""
     y_true, y_pred = paired("log_cosh", y_true, y_pred)
     error = y_pred - y_true
-    return _over_last(error + ops.softplus(-2.0 * error) - 0.6931471805599453)
+    return over_last(error + ops.softplus(-2.0 * error) - 0.6931471805599453)
 
 
 def kl_divergence(y_true: Any, y_pred: Any) -> Node:
     """sum(y_true * log(y_true / y_pred))"""
     y_true, y_pred = paired("kl_divergence", y_true, y_pred)
     y_true, y_pred = (ops.clip(v, EPSILON, 1.0) for v in (y_true, y_pred))
-    return _over_last(y_true * ops.log(y_true / y_pred), ops.sum)
+    return over_last(y_true * ops.log(y_true / y_pred), ops.sum)
 
 
 def poisson(y_true: Any, y_pred: Any) -> Node:
     """mean(y_pred - y_true * log(y_pred))"""
     y_true, y_pred = paired("poisson", y_true, y_pred)
-    return _over_last(y_pred - y_true * ops.log(y_pred + EPSILON))
+    return over_last(y_pred - y_true * ops.log(y_pred + EPSILON))
 
 
 def _signed(y_true: Node) -> Node:
@@ -191,13 +187,13 @@ def _signed(y_true: Node) -> Node:
 def hinge(y_true: Any, y_pred: Any) -> Node:
     """mean(max(1 - y_true * y_pred, 0)); labels -1 and 1, or 0 and 1."""
     y_true, y_pred = paired("hinge", y_true, y_pred)
-    return _over_last(ops.maximum(1 - _signed(y_true) * y_pred, 0))
+    return over_last(ops.maximum(1 - _signed(y_true) * y_pred, 0))
 
 
 def squared_hinge(y_true: Any, y_pred: Any) -> Node:
     """mean(max(1 - y_true * y_pred, 0) ** 2); labels -1 and 1, or 0 and 1."""
     y_true, y_pred = paired("squared_hinge", y_true, y_pred)
-    return _over_last(ops.square(ops.maximum(1 - _signed(y_true) * y_pred, 0)))
+    return over_last(ops.square(ops.maximum(1 - _signed(y_true) * y_pred, 0)))
 
 
 def categorical_hinge(y_true: Any, y_pred: Any) -> Node:
@@ -216,161 +212,3 @@ def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Node:
         for v in (y_true, y_pred)
     )
     return -ops.sum(a * b, axis=axis)
-
-
-# ---------------------------------------------------------------------------------------- classes
-def weigh(values: Node, sample_weight: Any) -> Node:
-    """values * sample_weight; weights of fewer axes hold for all that follows."""
-    weight = ops.cast(ops.as_node(sample_weight), values.dtype)
-    if weight.rank == values.rank + 1 and weight.shape[-1] == 1:
-        weight = ops.reshape(weight, weight.shape[:-1])
-    if weight.rank > values.rank:
-        raise ShapeError(
-            f"sample_weight of shape {shape_text(weight.shape)} for losses of shape "
-            f"{shape_text(values.shape)}"
-        )
-    ones = (1,) * (values.rank - weight.rank)
-    return values * ops.reshape(weight, (*weight.shape, *ones))
-
-
-class Loss(Configurable):
-    """Base class: override `call(y_true, y_pred)` giving a value per sample.
-
-    reduction: 'sum_over_batch_size' (or 'mean'): sum of loss * weight over the number of values, as
-    in Keras; 'sum': the sum.
-    """
-
-    kind = "loss"
-
-    def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None):
-        if reduction not in REDUCTIONS:
-            raise ArgumentError(
-                f"{type(self).__name__}: reduction={reduction!r}: a loss must become a scalar"
-                f"{nearest(str(reduction), REDUCTIONS)}"
-            )
-        self.reduction, self.name = reduction, name or snake_case(type(self).__name__)
-
-    def call(self, y_true: Node, y_pred: Node) -> Node:
-        raise NotImplementedError(f"{type(self).__name__} does not define call(y_true, y_pred)")
-
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Node:
-        """The loss of a batch: a scalar Node."""
-        values = self.call(ops.as_node(y_true), ops.as_node(y_pred))
-        if sample_weight is not None:
-            values = weigh(values, sample_weight)
-        return ops.sum(values) if self.reduction == "sum" else ops.mean(values)
-
-
-class FunctionLoss(Loss):
-    """A function (y_true, y_pred) -> values as a loss."""
-
-    def __init__(
-        self,
-        function: Callable[..., Node],
-        reduction: str = "sum_over_batch_size",
-        name: str | None = None,
-    ):
-        super().__init__(reduction, name or getattr(function, "__name__", "loss"))
-        self.function = function
-
-    def call(self, y_true, y_pred):
-        return ops.as_node(self.function(y_true, y_pred))
-
-
-class _Plain(Loss):
-    """A loss without settings."""
-
-    FUNCTION: ClassVar[Callable[..., Node]]
-
-    def call(self, y_true, y_pred):
-        return type(self).FUNCTION(y_true, y_pred)
-
-
-def _plain(name: str, function: Callable[..., Node], *aliases: str) -> type[_Plain]:
-    members = {
-        "FUNCTION": staticmethod(function), "__doc__": function.__doc__, "__module__": __name__,
-    }  # fmt: skip
-    return REGISTRY.add(type(name, (_Plain,), members), function.__name__, *aliases)
-
-
-MeanSquaredError = _plain("MeanSquaredError", mean_squared_error, "mse", "MSE")
-MeanAbsoluteError = _plain("MeanAbsoluteError", mean_absolute_error, "mae", "MAE")
-MeanAbsolutePercentageError = _plain(
-    "MeanAbsolutePercentageError", mean_absolute_percentage_error, "mape", "MAPE"
-)
-MeanSquaredLogarithmicError = _plain(
-    "MeanSquaredLogarithmicError", mean_squared_logarithmic_error, "msle", "MSLE"
-)
-LogCosh = _plain("LogCosh", log_cosh, "logcosh")
-KLDivergence = _plain("KLDivergence", kl_divergence, "kld", "KLD")
-Poisson = _plain("Poisson", poisson)
-Hinge = _plain("Hinge", hinge)
-SquaredHinge = _plain("SquaredHinge", squared_hinge)
-CategoricalHinge = _plain("CategoricalHinge", categorical_hinge)
-
-
-@REGISTRY.named()
-class SparseCategoricalCrossentropy(Loss):
-    """See sparse_categorical_crossentropy."""
-
-    def __init__(self, from_logits: bool = False, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.from_logits = from_logits
-
-    def call(self, y_true, y_pred):
-        return sparse_categorical_crossentropy(y_true, y_pred, self.from_logits)
-
-
-class _Crossentropy(_Plain):
-    """The settings of the other two."""
-
-    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.from_logits, self.label_smoothing = from_logits, label_smoothing
-
-    def call(self, y_true, y_pred):
-        return type(self).FUNCTION(y_true, y_pred, self.from_logits, self.label_smoothing)
-
-
-@REGISTRY.named()
-class CategoricalCrossentropy(_Crossentropy):
-    """See categorical_crossentropy."""
-
-    FUNCTION = staticmethod(categorical_crossentropy)
-
-
-@REGISTRY.named()
-class BinaryCrossentropy(_Crossentropy):
-    """See binary_crossentropy."""
-
-    FUNCTION = staticmethod(binary_crossentropy)
-
-
-@REGISTRY.named("huber_loss")
-class Huber(Loss):
-    """See huber."""
-
-    def __init__(self, delta: float = 1.0, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.delta = delta
-
-    def call(self, y_true, y_pred):
-        return huber(y_true, y_pred, self.delta)
-
-
-@REGISTRY.named()
-class CosineSimilarity(Loss):
-    """See cosine_similarity."""
-
-    def __init__(self, axis: int = -1, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.axis = axis
-
-    def call(self, y_true, y_pred):
-        return cosine_similarity(y_true, y_pred, self.axis)
-
-
-def get(given: Any) -> Loss | None:
-    """The Loss that a name, a configuration, a class, an object or a function stands for."""
-    found = REGISTRY.get(given)
-    return found if found is None or isinstance(found, Loss) else FunctionLoss(found)
