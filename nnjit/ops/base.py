@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 
 from nnjit.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from nnjit.graph import Graph, Node, Op, Scope, constant, enter, input_node, interpret
+from nnjit.graph import (
+    Graph,
+    Node,
+    Op,
+    Scope,
+    constant,
+    enter,
+    extent_node,
+    input_node,
+    interpret,
+)
 from nnjit.spec import FLOATS, Dim, Extent, Spec, broadcast, check_dtype, product
 
 OPS: dict[str, Op] = {}
@@ -63,8 +73,8 @@ def by_operands(grad: Gradient | None) -> Callable[[Node, Node], Sequence[Node |
 
 # ---------------------------------------------------------------------------------------- operands
 def is_weak(value: Any) -> bool:
-    """Python numbers take the dtype of what they meet."""
-    return isinstance(value, bool | int | float)
+    """Python numbers, and extents (x.shape[0]), take the dtype of what they meet."""
+    return isinstance(value, bool | int | float | Extent)
 
 
 def as_node(value: Any, dtype: str | None = None) -> Node:
@@ -73,6 +83,8 @@ def as_node(value: Any, dtype: str | None = None) -> Node:
         return value
     if isinstance(getattr(value, "node", None), Node):
         return value.node
+    if isinstance(value, Extent):
+        return extent_node(value, dtype or "int32")
     try:
         return constant(value, dtype or ("int32" if type(value) is int else None))
     except OverflowError:
@@ -86,7 +98,7 @@ def common_dtype(values: Sequence[Any], takes: str = "any") -> str:
     for v in values:
         if is_weak(v):
             kinds.append(
-                "bool" if isinstance(v, bool) else "int32" if isinstance(v, int) else "float32"
+                "bool" if isinstance(v, bool) else "float32" if isinstance(v, float) else "int32"
             )
     top = max(strong, key=ORDER.index) if strong else "bool"
     lift = max(kinds, key=ORDER.index)

@@ -82,7 +82,7 @@ def _winner(dy: Node, lost: Node, a: Node, b: Node) -> Node:
 
 def clip(x: Any, low: Any = None, high: Any = None) -> Node:
     """x limited to low..high, either of which may be missing; NaN stays; gradient 1 at a limit."""
-    if is_weak(low) and is_weak(high) and low > high:
+    if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
         raise ArgumentError(f"clip: low={low} is above high={high}")
     if low is None and high is None:
         raise ArgumentError("clip: expected low, high or both")
@@ -254,7 +254,7 @@ def log10(x: Any) -> Node:
 
 def power(x: Any, p: Any) -> Node:
     """x ** p. Whole and half Python numbers become products and roots, exact for x < 0 too."""
-    if not is_weak(p) or is_weak(x):
+    if not isinstance(p, int | float) or is_weak(x):
         return _pow(x, p)
     x, _ = promote(x, p, takes="number")
     if abs(p) <= 16 and p == int(p):

@@ -231,6 +231,15 @@ def test_run_time_extents_pass_through_shapes():
     assert x[None, ..., ::2].shape == (1, batch, steps, 3)
 
 
+def test_an_extent_is_a_number():
+    x = np.ones((4, 3), np.float32)
+    y = run(lambda x: ops.sum(x, 0) / x.shape[0], x)
+    assert y.tolist() == [1, 1, 1]  # the extent of `run` is fixed
+    node = input_node("x", Spec(("batch", 3)))
+    graph = Graph("g", {"y": ops.sum(node) / node.shape[0] + node.shape[0] * 2})
+    assert interpret(graph, {"x": x})[0]["y"] == 3 + 8
+
+
 FLOPS = [
     (ops.full((8, 3), 1.0) @ ops.full((3, 5), 1.0), 2 * 8 * 3 * 5),
     (ops.OPS["conv2d"](ops.full((2, 8, 8, 4), 1.0), ops.full((3, 3, 2, 6), 1.0), strides=(1, 1),
