@@ -254,6 +254,10 @@ class Layer(Configurable):
         """The layer's results as Nodes."""
         raise NotImplementedError(f"{type(self).__name__} does not define call(self, x)")
 
+    def add_loss(self, loss: Node) -> None:
+        """Within `call`: add a scalar to the loss of the model."""
+        current_scope().losses.append(loss)
+
     def _ensure_built(self, x: Any) -> None:
         if self.built:
             return

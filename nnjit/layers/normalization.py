@@ -48,7 +48,10 @@ class BatchNormalization(Layer):
         self.center, self.scale = center, scale
         self._beta = settings(beta_initializer, beta_regularizer, beta_constraint)
         self._gamma = settings(gamma_initializer, gamma_regularizer, gamma_constraint)
-        self._moving = (moving_mean_initializer, moving_variance_initializer)
+        self._moving = [
+            settings(m, None, None)[0]
+            for m in (moving_mean_initializer, moving_variance_initializer)
+        ]
 
     def build(self, input_shape):
         if not -len(input_shape) <= self.axis < len(input_shape):

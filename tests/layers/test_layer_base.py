@@ -104,6 +104,41 @@ def test_activity_regularizer_sees_each_result():
     np.testing.assert_allclose(found, 0.08, rtol=1e-6)
 
 
+def test_layers_can_add_losses():
+    class Penalised(layers.Layer):
+        def call(self, x):
+            self.add_loss(ops.sum(x))
+            return x
+
+    x = layers.Input((2,), name="x")
+    scope = Scope()
+    trace([Penalised()(x)], {}, scope)
+    found = interpret(Graph("g", {"p": scope.losses[0]}), {"x": np.ones((3, 2), "float32")})
+    assert found[0]["p"] == 6
+
+
+FLOAT64 = [
+    layers.Conv2D(2, 2, dtype="float64", kernel_regularizer="l1_l2", activation="gelu"),
+    layers.DepthwiseConv2D(2, dtype="float64"),
+    layers.BatchNormalization(dtype="float64"),
+    layers.AveragePooling2D(dtype="float64"),
+    layers.GlobalMaxPooling2D(dtype="float64"),
+    layers.Dropout(0.5, dtype="float64"),
+    layers.ReLU(max_value=6, negative_slope=0.1, dtype="float64"),
+    layers.Softmax(axis=(1, 2), dtype="float64"),
+]
+
+
+@pytest.mark.parametrize("layer", FLOAT64, ids=lambda x: x.name)
+def test_float64_stays_float64(layer):
+    x = np.random.default_rng(0).standard_normal((2, 4, 4, 3)).astype("float32")
+    y, _, updates = apply(layer, x, training=True)
+    assert y.dtype == np.float64
+    assert all(v.dtype == np.float64 for v in updates.values())
+    inputs = layers.Input((4, 4, 3), dtype="float64")
+    assert layer(inputs).dtype == "float64"
+
+
 def test_feeds_rename_inputs_and_their_symbols():
     x = layers.Input((None, 4))
     y = ops.reshape(layers.Dense(2)(x), (x.shape[0] * x.shape[1], 2)) / ops.mean(x)
