@@ -44,7 +44,8 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed
-	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench.steps $(ARGS)
+	$(BIN)/python -m bench.startup
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
