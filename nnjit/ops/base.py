@@ -26,7 +26,7 @@ from nnjit.graph import (
     input_node,
     interpret,
 )
-from nnjit.spec import FLOATS, Dim, Extent, Spec, broadcast, check_dtype, product
+from nnjit.spec import FLOATS, Dim, Extent, Spec, broadcast, check_dtype
 
 OPS: dict[str, Op] = {}
 
@@ -245,8 +245,3 @@ def fixed(where: str, what: str, dim: Dim) -> int:
     if isinstance(dim, Extent):
         raise ShapeError(f"{where}: {what} must be known when the graph is built, got {dim}")
     return dim
-
-
-def extent_text(shape: Sequence[Dim]) -> str:
-    """The number of elements of a shape, as text for messages."""
-    return str(product(tuple(shape)))

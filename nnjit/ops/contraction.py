@@ -89,6 +89,3 @@ def matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False)
 def dot(a: Any, b: Any) -> Node:
     """a @ b."""
     return matmul(a, b)
-
-
-__all__ = ["dot", "matmul"]

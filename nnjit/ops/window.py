@@ -237,7 +237,7 @@ def _window_op(name: str, rule: Any, numpy: Any, grad: Any, doc: str) -> Any:
     return computed(name, "window", rule, numpy, grad, _flops, doc)
 
 
-_max_pool = _window_op(
+_window_op(
     "max_pool", _pool_rule("max_pool"), _max_numpy, _max_grad,
     "the largest element of each window; padding never wins, NaN does",
 )  # fmt: skip
