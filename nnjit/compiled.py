@@ -168,7 +168,9 @@ def _unused(name: str, used: set[str]) -> str:
 
 def _metric(given: Any, label: Spec | None, pred: Spec, prefix: str, used: set[str]) -> Any:
     found = kinds.get(given, label, pred)
-    found.name = _unused(prefix + found.name, used)
+    if found is None:
+        raise ArgumentError("metrics: None is not a metric")
+    found.name = _unused(prefix + found.name.removeprefix(prefix), used)
     return found
 
 

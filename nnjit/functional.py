@@ -152,7 +152,7 @@ def value_and_grad(fn: Callable[..., Any], argnums: int | Sequence[int] = 0) -> 
     fn must give a scalar, of floats.
     """
     several = not isinstance(argnums, int)
-    numbers = tuple(argnums) if several else (argnums,)  # type: ignore[arg-type]
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     inner = fn.fn if isinstance(fn, Function) else fn
     name = getattr(fn, "__name__", "function")
 

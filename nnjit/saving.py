@@ -17,7 +17,8 @@ import numpy as np
 
 from nnjit.container import read_container, write_container
 from nnjit.errors import ArgumentError, ModelFileError, NnjitError, lookup
-from nnjit.models import REGISTRY as LAYERS  # Model and Sequential are known by now
+from nnjit.layers.base import REGISTRY as LAYERS
+from nnjit.models import Model
 from nnjit.registry import REGISTRIES, Configurable, serialize
 
 MODEL = b"NNJITMF1"
@@ -61,11 +62,13 @@ def load_model(
     try:
         with known(custom_objects or {}):
             model = LAYERS.get(header["model"])
+            if not isinstance(model, Model):
+                raise ModelFileError(f"holds a {type(model).__name__}, not a model")
             _set(model, header, tensors)
             model.session.device = device
             if compile and "compile" in header:
                 model.compile_from_config(header["compile"], device)
-                slots = model.compiled.optimizer_variables()
+                slots = model.need_compiled("loading").optimizer_variables()
                 _assign(slots, [tensors[f"optimizer/{i}"] for i in range(len(header["optimizer"]))])
     except (KeyError, TypeError, IndexError, AttributeError) as e:
         raise ModelFileError(f"{path}: the model cannot be made from the file: {e!r}") from e

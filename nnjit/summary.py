@@ -5,6 +5,7 @@ sample.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from nnjit.compiler.passes import expand
@@ -75,7 +76,7 @@ def _weight_bytes(layer: Layer) -> int:
     return sum(v.size * DTYPES[v.dtype] for v in layer.weights)
 
 
-def _table(rows: list[tuple[str, ...]], line_length: int | None) -> list[str]:
+def _table(rows: Sequence[tuple[str, ...]], line_length: int | None) -> list[str]:
     widths = [max(len(r[i]) for r in [HEAD, *rows]) for i in range(len(HEAD))]
     spare = (line_length or 0) - sum(widths) - 2 * (len(widths) - 1)
     widths[0] += max(spare, 0)

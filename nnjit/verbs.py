@@ -26,8 +26,7 @@ class Verbs:
     stop_training: bool
     name: str
     built: bool
-    weights: list[Variable]
-    outputs: list
+    weights: Any
 
     # ---------------------------------------------------------------------------------- compiling
     def compile(

@@ -209,9 +209,11 @@ def prepare(
         data = replace(data, x=add_channels(data.x), x_test=other)
     parts = split(data, method, validation, test, seed)
     fitted = fit_scaling(scaling, parts.x_train, data.full_scale)
-    scaled = {
-        name: None if value is None else fitted.apply(value)
-        for name in ("x_train", "x_validation", "x_test")
-        for value in (getattr(parts, name),)
-    }
-    return replace(parts, **scaled), fitted
+    apply = lambda x: None if x is None else fitted.apply(x)  # noqa: E731
+    scaled = replace(
+        parts,
+        x_train=fitted.apply(parts.x_train),
+        x_validation=apply(parts.x_validation),
+        x_test=apply(parts.x_test),
+    )
+    return scaled, fitted

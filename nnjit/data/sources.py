@@ -62,15 +62,16 @@ def _digits() -> Dataset:
 def _arrays(
     x: Any, y: Any = None, x_test: Any = None, y_test: Any = None, classes: Any = ()
 ) -> Dataset:
-    given = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
-    arrays = {k: None if v is None else as_array(v, k) for k, v in given.items()}
+    features = as_array(x, "x")
+    given = {"y": y, "x_test": x_test, "y_test": y_test}
+    others = {k: None if v is None else as_array(v, k) for k, v in given.items()}
     return Dataset(
-        **arrays, classes=tuple(classes), full_scale=_full_scale(arrays["x"]), name="arrays"
+        features, classes=tuple(classes), full_scale=_full_scale(features), name="arrays", **others
     )
 
 
-def _full_scale(x: np.ndarray | None) -> float | None:
-    return 255.0 if x is not None and x.dtype == np.uint8 else None
+def _full_scale(x: np.ndarray) -> float | None:
+    return 255.0 if x.dtype == np.uint8 else None
 
 
 def _npz(path: str | os.PathLike, x: str | None = None, y: str | None = None) -> Dataset:

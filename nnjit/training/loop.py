@@ -97,7 +97,8 @@ def _listed(callbacks: Any) -> list[Callback]:
 def _validation(model: Any, given: Any) -> Feed:
     if not isinstance(given, list | tuple) or not 1 <= len(given) <= 3:
         raise DataError("validation_data: expected (x, y) or (x, y, sample_weight)")
-    return feed(model, *given, where="validation_data: ")
+    x, y, weight = (*given, None, None)[:3]
+    return feed(model, x, y, weight, where="validation_data: ")
 
 
 def _split(data: Feed, fraction: float) -> tuple[Feed, Feed]:

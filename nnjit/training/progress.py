@@ -106,4 +106,5 @@ class Bar(Lines):
 
 def progress(verbose: Any) -> list[Callback]:
     """The callback that shows training, or none."""
-    return [[], [Bar()], [Lines()]][level(verbose)]
+    shown: dict[int, list[Callback]] = {0: [], 1: [Bar()], 2: [Lines()]}
+    return shown[level(verbose)]
