@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,14 +51,8 @@ def command(config: str, **options: Any) -> None:
         if not options["resume"]:
             raise ConfigError(f"{config}: is a run folder; --resume continues it")
         options["run_dir"] = options["run_dir"] or config
-        config = str(RunFolder(_path(config)).config)
+        config = str(RunFolder(Path(config)).config)
     start_run(config, [], **options)
-
-
-def _path(text: str) -> Any:
-    from pathlib import Path
-
-    return Path(text)
 
 
 def start_run(
@@ -74,7 +69,7 @@ def start_run(
     """Read, check, train, report. changes: (option, path, value) besides those of the options."""
     if resume and not run_dir:
         raise ConfigError("--resume: needs --run-dir FOLDER, the folder of the run to continue")
-    from nnjit.runconfig.folder import new_folder
+    from nnjit.runconfig.folder import is_run, new_folder
     from nnjit.runconfig.reading import read_config
 
     named = [("--device", ("device",), device), ("--seed", ("seed",), seed)]
@@ -84,9 +79,14 @@ def start_run(
 
     from nnjit.runconfig.run import train_run
 
-    # with --json, stdout holds the report alone
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        result = train_run(config, folder)
+    try:
+        # with --json, stdout holds the report alone
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            result = train_run(config, folder)
+    except KeyboardInterrupt:
+        if is_run(folder.path):
+            click.echo(f"continue with: nnjit train {folder.path} --resume", err=True)
+        raise
     report(result, as_json)
 
 

@@ -6,6 +6,7 @@ training step, and kept in the cache folder until the CPU, the threads or the ke
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -52,7 +53,8 @@ def machine() -> Machine:
         pass  # not measured yet, or not by this version
     found = measure()
     text = json.dumps({"key": key, "machine": asdict(found)}, indent=2)
-    write_atomic(path, text.encode(), durable=False)
+    with contextlib.suppress(OSError):  # a shared folder that is read-only: measured each time
+        write_atomic(path, text.encode(), durable=False)
     return found
 
 

@@ -113,6 +113,18 @@ def test_doctor_fails_where_results_differ(invoke, monkeypatch):
     assert re.search(r"^self-test +FAILED", done.stdout, re.M)
 
 
+def test_doctor_says_that_the_cache_cannot_be_written(tmp_path, nnjit_process):
+    import os
+
+    (tmp_path / "file").touch()
+    folder = str(tmp_path / "file" / "cache")
+    done = nnjit_process("doctor", env={**os.environ, "NNJIT_CACHE": folder})
+    assert done.returncode == 1
+    assert re.search(r"^cache +.*cannot be written: set NNJIT_CACHE", done.stdout, re.M)
+    assert re.search(r"^self-test +failed: ", done.stdout, re.M)
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself(verb, invoke):
     done = invoke(verb, "--help")

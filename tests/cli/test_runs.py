@@ -284,4 +284,7 @@ def test_an_interrupt_ends_with_130(config, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip() == "interrupted"
+    assert errors.splitlines() == [
+        f"continue with: nnjit train {tmp_path / 'r'} --resume",
+        "interrupted",
+    ]
