@@ -78,6 +78,7 @@ class Compiled:
         self.outputs: list[Output] = []
         self.tracker = kinds.Mean("loss")
         self._trainable: list[Variable] | None = None
+        self._losses: list[losses.Loss | None] | None = None
         if model.built:
             self.loss_objects()  # an unknown name is an error of compile, not of fit
 
@@ -90,8 +91,10 @@ class Compiled:
 
     def loss_objects(self) -> list[losses.Loss | None]:
         """One Loss (or None) per output."""
-        names = self.model.output_names
-        return [losses.get(x) for x in _per_output("loss", self.loss, names)]
+        if self._losses is None:
+            given = _per_output("loss", self.loss, self.model.output_names)
+            self._losses = [losses.get(x) for x in given]
+        return self._losses
 
     def resolve(self, labels: Sequence[Spec | None] | None = None) -> list[Output]:
         """The outputs with losses and metrics. labels: their Specs; None: the usual ones."""

@@ -107,7 +107,7 @@ class Function:
         named = {f"y{i}": n for i, n in enumerate(outputs)}
         self._session.device = self.device
         graph = Graph(self.__name__, named)
-        executable = self._session.executable(tuple(specs), lambda: graph, variables)
+        executable = self._session.executable(tuple(specs), lambda: graph, lambda: variables)
         return executable, structure
 
     def _result(self, value: Any) -> Node:

@@ -46,14 +46,18 @@ class Session:
         self._steps.clear()
 
     def executable(
-        self, key: Hashable, graph: Callable[[], Graph], variables: Sequence[Variable]
+        self, key: Hashable, graph: Callable[[], Graph], variables: Callable[[], Sequence[Variable]]
     ) -> Any:
         """The compiled step `key`, made from `graph()` at its first use. variables: its leaves."""
-        self.hold(variables)
-        key = (key, self.device or config.device())
-        if key not in self._steps:
-            self._steps[key] = build(graph(), self._store, key[1])
-        return self._steps[key]
+        device = self.device or config.device()
+        found = self._steps.get((key, device))
+        # a step refers to memory: it is good as long as every variable lies where it lay
+        if found is None or any(v._value is not a for v, a in found[1]):
+            self.hold(variables())
+            step = build(graph(), self._store, device)
+            found = (step, [(v, v._array) for v in variables()])
+            self._steps[key, device] = found
+        return found[0]
 
     def hold(self, variables: Sequence[Variable]) -> None:
         """Have these variables in this model's memory, with the initial values of its seed."""

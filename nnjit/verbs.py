@@ -96,15 +96,16 @@ class Verbs:
         """
         lookup("step", step, {"train": 0, "test": 0, "predict": 0})
         if step == "predict":
-            held = [*self.weights, self.session.random]
+            held = lambda: [*self.weights, self.session.random]  # noqa: E731
             return self.session.executable("predict", lambda: predict_step(self), held)
         compiled = self.need_compiled(step)
         outputs = compiled.resolve()
         labels = dict(labels or {o.key: usual_labels(o) for o in outputs})
-        held = self.step_variables()
         build = train_step if step == "train" else test_step
         key = (step, tuple(sorted((k, v.shape, v.dtype) for k, v in labels.items())), weight)
-        return self.session.executable(key, lambda: build(self, compiled, labels, weight), held)
+        return self.session.executable(
+            key, lambda: build(self, compiled, labels, weight), self.step_variables
+        )
 
     def step_variables(self) -> list[Variable]:
         """All that a training step changes or reads, in the order that checkpoints keep it."""
@@ -117,7 +118,7 @@ class Verbs:
         self,
         x: Any = None,
         y: Any = None,
-        batch_size: int = 32,
+        batch_size: int | None = 32,
         epochs: int = 1,
         verbose: Any = "auto",
         callbacks: Sequence[Any] | None = None,
@@ -148,7 +149,7 @@ class Verbs:
         self,
         x: Any = None,
         y: Any = None,
-        batch_size: int = 32,
+        batch_size: int | None = 32,
         verbose: Any = "auto",
         sample_weight: Any = None,
         steps: int | None = None,
@@ -158,21 +159,30 @@ class Verbs:
         """The loss, or [loss, metrics…], or a dict of them, over all rows."""
         from nnjit.training.testing import evaluate
 
-        logs = evaluate(self, x, y, batch_size, verbose, sample_weight, steps, callbacks)
+        logs = evaluate(
+            self,
+            x,
+            y,
+            32 if batch_size is None else batch_size,
+            verbose,
+            sample_weight,
+            steps,
+            callbacks,
+        )
         return logs if return_dict else _flat(logs)
 
     def predict(
         self,
         x: Any,
-        batch_size: int = 32,
-        verbose: Any = 0,
+        batch_size: int | None = 32,
+        verbose: Any = "auto",
         steps: int | None = None,
         callbacks: Sequence[Any] | None = None,
     ) -> Any:
         """The outputs for all rows: an array, or a list or dict of them as in the model."""
         from nnjit.training.testing import predict
 
-        return predict(self, x, batch_size, steps, callbacks)
+        return predict(self, x, 32 if batch_size is None else batch_size, verbose, steps, callbacks)
 
     def train_on_batch(
         self,
@@ -201,7 +211,7 @@ class Verbs:
         """The outputs for these rows, as one batch."""
         from nnjit.training.testing import predict
 
-        return predict(self, x, None, None, None)
+        return predict(self, x, None, 0, None, None)
 
     # -------------------------------------------------------------------------------------- saving
     def save(self, path: str | os.PathLike, include_optimizer: bool = True) -> None:

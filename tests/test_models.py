@@ -391,6 +391,15 @@ def test_image_without_channels():
         model.predict(np.zeros((2, 8, 8)))
 
 
+def test_nan_labels_are_refused(device):
+    model = Sequential([Input((4,)), Dense(1)])
+    model.compile("sgd", "mse", device=device)
+    y = X[:, :1].copy()
+    y[7] = np.inf
+    with pytest.raises(DataError, match="y: row 7 holds NaN or infinity"):
+        model.fit(X, y)
+
+
 def test_nan_features_are_warned_of(device):
     model = mlp(device)
     x = X.copy()

@@ -91,14 +91,27 @@ def check_rows(array: np.ndarray, spec: Spec, name: str) -> None:
         )
 
 
-def warn_nonfinite(array: np.ndarray, name: str) -> None:
-    """One warning if a float array holds NaN or infinity (min and max propagate both)."""
+def first_nonfinite(array: np.ndarray) -> int | None:
+    """The first row with NaN or infinity, if any; min and max propagate both."""
     if array.dtype.kind != "f" or array.size == 0:
-        return
+        return None
     with np.errstate(all="ignore"):
-        fine = np.isfinite(array.min()) and np.isfinite(array.max())
-    if not fine:
-        row = int(np.argwhere(~np.isfinite(array))[0][0])
+        if np.isfinite(array.min()) and np.isfinite(array.max()):
+            return None
+    return int(np.argwhere(~np.isfinite(array))[0][0])
+
+
+def check_finite(array: np.ndarray, name: str) -> None:
+    """DataError naming the first row with NaN or infinity."""
+    row = first_nonfinite(array)
+    if row is not None:
+        raise DataError(f"{name}: row {row} holds NaN or infinity")
+
+
+def warn_nonfinite(array: np.ndarray, name: str) -> None:
+    """One warning if a float array holds NaN or infinity."""
+    row = first_nonfinite(array)
+    if row is not None:
         warnings.warn(
             f"{name}: NaN or infinity in row {row}; the loss may become NaN", stacklevel=4
         )

@@ -13,7 +13,14 @@ import numpy as np
 
 from nnjit.compiled import Output
 from nnjit.data.batches import Batches
-from nnjit.data.check import as_array, check_labels, check_lengths, check_rows, warn_nonfinite
+from nnjit.data.check import (
+    as_array,
+    check_finite,
+    check_labels,
+    check_lengths,
+    check_rows,
+    warn_nonfinite,
+)
 from nnjit.errors import ArgumentError, DataError, nearest
 from nnjit.layers.calls import tree_map
 from nnjit.spec import Spec, shape_text
@@ -70,6 +77,8 @@ def feed(
             result.labels[o.key] = Spec((o.pred.shape[0], *array.shape[1:]), dtype)
             if o.classes is not None:
                 check_labels(array, o.classes, f"{where}{o.key}")
+            else:
+                check_finite(array, f"{where}{o.key}")
         weight = _weights(sample_weight, class_weight, [a for _, a in targets], where)
         if weight is not None:
             result.arrays[WEIGHT], result.dtypes[WEIGHT] = weight, "float32"
@@ -210,8 +219,7 @@ def _weights(
     weight = None
     if sample_weight is not None:
         weight = as_array(sample_weight, f"{where}sample_weight")
-        if weight.dtype.kind == "f" and not np.isfinite(weight).all():
-            raise DataError(f"{where}sample_weight: holds NaN or infinity")
+        check_finite(weight, f"{where}sample_weight")
     if class_weight is None:
         return weight
     if len(targets) != 1:

@@ -27,7 +27,7 @@ def fit(
     model: Any,
     x: Any,
     y: Any,
-    batch_size: int,
+    batch_size: int | None,
     epochs: int,
     verbose: Any,
     callbacks: Sequence[Callback] | None,
@@ -52,7 +52,7 @@ def fit(
         held = _validation(model, validation_data)
     elif validation_split:
         data, held = _split(data, validation_split)
-    batches = data.batches(batch_size, shuffle, model.seed)
+    batches = data.batches(32 if batch_size is None else batch_size, shuffle, model.seed)
     run = Run(model, data, batches, steps_per_epoch)
     history = History()
     given = _listed(callbacks)

@@ -5,6 +5,7 @@ train_on_batch).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,6 @@ def evaluate(
     callbacks: Sequence[Callback] | None,
 ) -> dict[str, float]:
     """See `Model.evaluate`."""
-    from time import perf_counter
-
     shown = level(verbose)
     model.need_compiled("evaluate")
     data = feed(model, x, y, sample_weight)
@@ -73,13 +72,18 @@ def predict(
     model: Any,
     x: Any,
     batch_size: int | None,
+    verbose: Any,
     steps: int | None,
     callbacks: Sequence[Callback] | None,
 ) -> Any:
     """The outputs for all rows; batch_size None: as one batch."""
+    shown = level(verbose) if verbose != "auto" else 0
     data = feed(model, x, training=False)
+    if callbacks is None and not shown and (batch_size is None or len(data) <= batch_size):
+        return _alone(model, data)
     calls = CallbackList(callbacks or [], model, {})
-    execute = model.executable("predict").run
+    executable = model.executable("predict")
+    began = perf_counter()
     size = batch_size if batch_size is not None else len(data)
     batches = data.batches(size)
     rows = len(data) if steps is None else min(len(data), steps * size)
@@ -89,13 +93,25 @@ def predict(
         if steps is not None and step >= steps:
             break
         calls.call("on_predict_batch_begin", step, None)
-        for name, value in execute(batch).items():
-            if name not in results:
-                results[name] = np.empty((rows, *value.shape[1:]), value.dtype)
-            results[name][step * size : step * size + count] = value
+        with executable.lock:  # results are views until the next run, maybe by another thread
+            for name, value in executable.run(batch).items():
+                if name not in results:
+                    results[name] = np.empty((rows, *value.shape[1:]), value.dtype)
+                results[name][step * size : step * size + count] = value
         calls.call("on_predict_batch_end", step, None)
     calls.call("on_predict_end", None)
+    if shown:
+        print(rate_text(perf_counter() - began, -(-rows // size), rows), flush=True)
     arrays = iter(results.values())
+    return tree_map(lambda v: next(arrays) if isinstance(v, Node) else v, model.output)
+
+
+def _alone(model: Any, data: Feed) -> Any:
+    """The outputs for rows that are one batch: the quick way, for those who wait for an answer."""
+    step = model.executable("predict")
+    batch = next(data.batches(len(data)).epoch())[2]
+    with step.lock:
+        arrays = iter([np.array(a) for a in step.run(batch).values()])
     return tree_map(lambda v: next(arrays) if isinstance(v, Node) else v, model.output)
 
 
