@@ -241,27 +241,49 @@ class Verbs:
         (print_fn or print)(text)
 
     def plan(self, batch_size: int = 32, step: str | None = None, **extents: int) -> Any:
-        """The memory plan of a step ("train" if the model is compiled, else "predict").
+        """Where every buffer of a step lies, and the bytes it needs (`work`), before it runs.
 
-        extents: values of further open axes, by symbol.
+        step: "train", "test" or "predict"; by default "train" if the model is compiled, else
+        "predict". extents: the values of further open axes, by symbol.
         """
-        return self._step(step).plan({"batch": batch_size, **extents})
+        return self._step(step).arrange(**self._extents(step, batch_size, extents))
+
+    def listing(self, batch_size: int = 32, step: str | None = None, **extents: int) -> str:
+        """The launches of a step as a table: layers, kernel, buffers, trip count."""
+        return self._step(step).listing(**self._extents(step, batch_size, extents))
 
     def source(self, step: str | None = None) -> str:
         """The generated Python source of a step."""
         return self._step(step).source()
 
     def profile(self, x: Any, y: Any = None, steps: int = 20, step: str | None = None) -> Any:
-        """Times of each launch over some steps on these rows. Training steps change the model."""
+        """Times of each launch over some steps on these rows as one batch; print it, or look into
+        it.
+
+        Training steps change the model.
+        """
+        from nnjit.profiling.profile import profile_step
         from nnjit.training.feeds import feed
 
         name = step or ("train" if self.compiled is not None and y is not None else "predict")
         data = feed(self, x, y if name != "predict" else None, training=name != "predict")
         batch = next(data.batches(len(data)).epoch())[2]
-        return self.executable(name, data.labels, data.weight).profile(batch, steps)
+        executable = self.executable(name, data.labels or None, data.weight)
+        return profile_step(executable, batch, name, steps)
 
     def _step(self, step: str | None) -> Any:
         return self.executable(step or ("predict" if self.compiled is None else "train"))
+
+    def _extents(self, step: str | None, batch_size: int, given: dict[str, int]) -> dict[str, int]:
+        symbols = list(self._step(step).symbols)
+        known = {s: v for s, v in {"batch": batch_size, **given}.items() if s in symbols}
+        for name in given:
+            if name not in symbols:
+                raise ArgumentError(f"{self.name}: no open axis {name!r}{nearest(name, symbols)}")
+        missing = [s for s in symbols if s not in known]
+        if missing:
+            raise ArgumentError(f"{self.name}: give the open axes {', '.join(missing)} a value")
+        return known
 
 
 def _flat(logs: Mapping[str, float]) -> Any:

@@ -28,12 +28,12 @@ LINES = (
         "activations", "initializers", "regularizers", "constraints", "layers", "losses", "metrics",
         "optimizers", "schedules",
     ),
-    ("data",),
+    ("data", "profiling"),
     (
         "architecture", "callbacks", "compiled", "functional", "models", "saving", "session",
         "step", "summary", "training", "verbs",
     ),
-    ("profiling", "runconfig"),
+    ("runconfig",),
     ("cli",),
     ("__main__",),
 )  # fmt: skip

@@ -311,7 +311,7 @@ def test_subclassed_models(device):
 
 
 def test_open_axes_and_whole_number_inputs(device):
-    model = Sequential([Input((None,), dtype="int32"), Embedding(20, 4), Flatten2Mean(), Dense(2)])
+    model = Sequential([Input((None,), dtype="int32"), Embedding(20, 4), MeanOverTime(), Dense(2)])
     model.compile("sgd", "mse", device=device)
     for length in (3, 7):
         tokens = RNG.integers(0, 20, (5, length))
@@ -319,7 +319,7 @@ def test_open_axes_and_whole_number_inputs(device):
         model.train_on_batch(tokens, np.zeros((5, 2)))
 
 
-class Flatten2Mean(Layer):
+class MeanOverTime(Layer):
     """The mean over time."""
 
     def call(self, x):
@@ -441,6 +441,27 @@ def test_functional_models_say_what_is_missing():
         model.predict({"a": X})
     with pytest.raises(ShapeError, match="expected input"):
         model([a, Input((5,))])
+
+
+def test_plan_listing_and_source():
+    model = Sequential([Input((None, 4)), MeanOverTime(), Dense(8, "relu"), Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", device="python")
+    symbol = model.inputs[0].shape[1].symbols[0]
+    small, large = (model.plan(n, **{symbol: 5}) for n in (8, 64))
+    assert 0 < small.work < large.work
+    assert "def " in model.source()
+    assert "dense" in model.listing(8, "predict", **{symbol: 5})
+    with pytest.raises(ArgumentError, match=f"give the open axes {symbol} a value"):
+        model.plan(8)
+    with pytest.raises(ArgumentError, match="no open axis 'time'"):
+        model.plan(8, time=4)
+
+
+def test_profile():
+    model = mlp("cpu")
+    found = model.profile(X, LABELS, steps=2)
+    assert found.step == "train"
+    assert "dense" in str(found)
 
 
 def test_summary():

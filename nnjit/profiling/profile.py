@@ -58,6 +58,9 @@ class Profile:
         """Of the whole undisturbed step."""
         return sum(t.flops for t in self.launches) / self.step_ms / 1e6
 
+    def __str__(self) -> str:
+        return text(self)
+
     def get_config(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**asdict(self), "gflops": self.gflops}
