@@ -80,6 +80,7 @@ class Compiled:
         self._trainable: list[Variable] | None = None
         self._losses: list[losses.Loss | None] | None = None
         if model.built:
+            self._trainable = model.trainable_weights
             self.loss_objects()  # an unknown name is an error of compile, not of fit
 
     @property

@@ -286,6 +286,27 @@ def test_models_are_layers(device):
     assert not np.array_equal(before, inner.get_weights()[0])
 
 
+def test_two_models_train_different_parts_of_the_same_layers(device):
+    """The adversarial pattern: what is frozen counts when a model is compiled."""
+    maker = Sequential([Input((2,)), Dense(4)], name="maker")
+    judge = Sequential([Input((4,)), Dense(1, "sigmoid")], name="judge")
+    judge.compile("adam", "binary_crossentropy", device=device)
+    judge.trainable = False
+    z = Input((2,))
+    both = Model(z, judge(maker(z)))
+    both.compile("adam", "binary_crossentropy", device=device)
+    noise = X[:, :2]
+    for _ in range(3):
+        before = [m.get_weights()[0] for m in (maker, judge)]
+        judge.train_on_batch(X, np.ones((50, 1)))
+        between = [m.get_weights()[0] for m in (maker, judge)]
+        both.train_on_batch(noise, np.ones((50, 1)))
+        after = [m.get_weights()[0] for m in (maker, judge)]
+        same = np.array_equal
+        assert (same(before[0], between[0]), same(before[1], between[1])) == (True, False)
+        assert (same(between[0], after[0]), same(between[1], after[1])) == (False, True)
+
+
 class Residual(Model):
     """A model by subclassing."""
 
