@@ -1,6 +1,15 @@
-"""Fixtures of all tests."""
+"""Fixtures of all tests.
+
+Compiled kernels are kept from one session to the next, in NNJIT_CACHE or ~/.cache/nnjit-tests: a
+kernel is compiled again only when its text, a helper or the machine has changed.
+"""
+
+import os
+from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("NNJIT_CACHE", str(Path.home() / ".cache" / "nnjit-tests"))
 
 
 def pytest_addoption(parser):

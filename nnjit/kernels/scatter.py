@@ -7,6 +7,8 @@ so that a loss shows it, and adding to it does nothing.
 
 from __future__ import annotations
 
+from math import prod
+
 from nnjit.kernels.blocks import Dim, check_symbols, symbols_of
 from nnjit.kernels.template import Template
 
@@ -18,29 +20,49 @@ GRAIN = 4096
 RANGES = 16
 
 
-def check(kind: str, n: Dim, table_rows: int, width: int, index_dtype: str) -> tuple[str, ...]:
-    """The symbols of n, after a look at the arguments."""
+def check(kind: str, n: Dim, table_rows: Dim, width: Dim, index_dtype: str) -> tuple[str, ...]:
+    """The symbols of the sizes, after a look at the arguments."""
     if index_dtype not in INDEX_CODES:
         expected = ", ".join(INDEX_CODES)
         raise ValueError(f"{kind}: index dtype must be one of {expected}, got {index_dtype!r}")
-    if table_rows < 1 or width < 1:
+    if table_rows == 0 or width == 0:
         raise ValueError(f"{kind}: table of {table_rows} rows of {width}: both must be at least 1")
-    return check_symbols(kind, symbols_of(n), LOCALS)
+    return check_symbols(kind, symbols_of(n, table_rows, width), LOCALS)
+
+
+def grain(width: Dim) -> int:
+    """Rows that are worth a chunk; a symbol counts as 32."""
+    return max(1, GRAIN // max(1, estimate(width)))
+
+
+def estimate(dim: Dim) -> int:
+    """A dim as a number, a symbol counting as 32."""
+    return dim if isinstance(dim, int) else prod(
+        int(w) if w.isdigit() else 32 for w in dim.split(" * ")
+    )  # fmt: skip
+
+
+def title(kind: str, table_rows: Dim, width: Dim, dtype: str, index_dtype: str) -> str:
+    """gather_rows_50x16_f4_i4."""
+    sizes = "_by_".join(str(d).replace(" * ", "_") for d in (table_rows, width))
+    if isinstance(table_rows, int) and isinstance(width, int):
+        sizes = f"{table_rows}x{width}"
+    return f"{kind}_{sizes}_{dtype}_{index_dtype}"
 
 
 def gather_rows(
-    n: Dim, table_rows: int, width: int, dtype: str = "f4", index_dtype: str = "i4"
+    n: Dim, table_rows: Dim, width: Dim, dtype: str = "f4", index_dtype: str = "i4"
 ) -> Template:
     """y[i] = table[index[i]]: table (table_rows, width), index (n) -> y (n, width).
 
-    n is an int, or an expression of symbols such as 'batch * 26'. Rows of an index below 0 or
-    beyond the table are NaN, for integers 0.
+    n, table_rows and width are ints, or expressions of symbols such as 'batch * 26'. Rows of an
+    index below 0 or beyond the table are NaN, for integers 0.
     """
     symbols = check("gather_rows", n, table_rows, width, index_dtype)
     is_float = dtype.startswith("f")
     outside = "NaN" if is_float else "0"
     return Template(
-        name=f"gather_rows_{table_rows}x{width}_{dtype}_{index_dtype}",
+        name=title("gather_rows", table_rows, width, dtype, index_dtype),
         doc=f"""y[i] = table[index[i]]; {outside} where the index is outside of the table.
 table ({table_rows}, {width}) · index (n) -> y (n, {width}); rows lo..hi of y.""",
         imports=("from math import nan",) if is_float else (),
@@ -59,21 +81,21 @@ table ({table_rows}, {width}) · index (n) -> y (n, {width}); rows lo..hi of y."
             f"            y[b + c] = {dtype}({'nan' if is_float else '0'})",
         ),
         trip=n,
-        grain=max(1, GRAIN // width),
+        grain=grain(width),
     )
 
 
 def scatter_add_rows(
-    n: Dim, table_rows: int, width: int, dtype: str = "f4", index_dtype: str = "i4"
+    n: Dim, table_rows: Dim, width: Dim, dtype: str = "f4", index_dtype: str = "i4"
 ) -> Template:
     """dtable = 0, then dtable[index[i]] += dy[i] for i in order: index (n), dy (n, width).
 
     A chunk owns a range of table rows and reads all indices, so the order of the sums never
-    changes. Indices outside of the table are skipped. n is as in gather_rows.
+    changes. Indices outside of the table are skipped. Sizes are as in gather_rows.
     """
     symbols = check("scatter_add_rows", n, table_rows, width, index_dtype)
     return Template(
-        name=f"scatter_add_rows_{table_rows}x{width}_{dtype}_{index_dtype}"
+        name=title("scatter_add_rows", table_rows, width, dtype, index_dtype)
         + (f"_n{n}" if isinstance(n, int) else ""),
         doc=f"""dtable[index[i]] += dy[i] for all i in order, from dtable = 0.
 index (n) · dy (n, {width}) -> dtable ({table_rows}, {width}); rows lo..hi of dtable.""",
@@ -92,5 +114,5 @@ index (n) · dy (n, {width}) -> dtable ({table_rows}, {width}); rows lo..hi of d
             "            dtable[a + c] += dy[b + c]",
         ),
         trip=table_rows,
-        grain=max(1, GRAIN // width, -(-table_rows // RANGES)),
+        grain=max(grain(width), -(-estimate(table_rows) // RANGES)),
     )

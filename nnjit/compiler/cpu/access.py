@@ -76,10 +76,9 @@ def pad_axis(out: Access, axis: int, widths: tuple[int, int, int], extent: Dim, 
         if axis >= 0:
             out.coefs[axis] = step
         return
-    if (
-        axis < 0
-    ):  # the padded extent is 1: an extent of 1 unpadded cannot come here, so the input is empty
-        out.guards.append((axis, "False"))
+    if axis < 0:  # the padded extent is 1: there is one element (interior does nothing), or none
+        if low or high:
+            out.guards.append((axis, "False"))
         return
     if low:
         out.guards.append((axis, f"{{0}} >= {low}"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nnjit.compiler.cpu.naming import words_of
 from nnjit.compiler.cpu.text import dim_text, literal, math_imports, stored
 from nnjit.compiler.cpu.values import Key, Lines, Values, is_number
 from nnjit.compiler.groups import Buffer, Group
@@ -85,7 +86,7 @@ def short_name(n: Node, follow: Follow) -> str:
         words.append("bias")
     if follow.final != "store":
         words.append(follow.final)
-    words += [x.op.name for x in follow.rest][-2:]
+    words += words_of(follow.rest) if follow.rest else []
     if n.op.name == "matmul":
         a = n.inputs[0]
         kind = "TN" if n.attrs["transpose_a"] else "NT" if n.attrs["transpose_b"] else ""

@@ -30,6 +30,7 @@ DULL = {
 }  # fmt: skip
 SHORT = {"multiply": "mul", "subtract": "sub", "divide": "div", "random_uniform": "uniform",
          "random_normal": "normal", "broadcast_to": "repeat"}  # fmt: skip
+REDUCES = ("sum", "prod", "max", "min")
 WORDS = 3
 
 
@@ -44,6 +45,8 @@ def words_of(nodes: Sequence[Node]) -> list[str]:
             names = [name for name in names if name not in gone] + [word]
     names.sort(key=lambda name: at[name])
     telling = [name for name in names if name not in DULL] or names
+    if len(telling) == 1 and telling[0] in REDUCES:
+        telling = names[: names.index(telling[0]) + 1][-2:]  # square_sum, mul_sum
     return [SHORT.get(name, name) for name in telling[-WORDS:]]
 
 

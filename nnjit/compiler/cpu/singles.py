@@ -33,7 +33,7 @@ def launch(low: Lowering, group: Group) -> None:
 
         table, indices = n.inputs
         t = scatter.gather_rows(
-            text_of(indices.spec.size), int_of(table.shape[0]), int_of(table.shape[1]),
+            text_of(indices.spec.size), text_of(table.shape[0]), text_of(table.shape[1]),
             CODES[table.dtype], CODES[indices.dtype],
         )  # fmt: skip
         by_name(low, n, t, {"table": table, "index": indices, "y": n})
@@ -42,7 +42,7 @@ def launch(low: Lowering, group: Group) -> None:
 
         indices, dy = n.inputs
         t = scatter.scatter_add_rows(
-            text_of(indices.spec.size), int_of(n.shape[0]), int_of(n.shape[1]),
+            text_of(indices.spec.size), text_of(n.shape[0]), text_of(n.shape[1]),
             CODES[dy.dtype], CODES[indices.dtype],
         )  # fmt: skip
         by_name(low, n, t, {"index": indices, "dy": dy, "dtable": n})

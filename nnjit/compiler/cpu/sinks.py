@@ -54,10 +54,7 @@ class SinkKernel(LoopKernel):
         self.seed_lines()
         self.load_uses(0, list(self.v.access), self.uses)
         if not self.loops:
-            self.trip = 1
-            self.cell()
-            for n, a, name in zip(self.sinks, self.sums, self.targets, strict=True):
-                self.lines.add(f"{name}[0] = {self.v.name(self.v.keys[n][0])}")
+            self.accumulate_locally(0, "=")
             return
         if any(a.kind.startswith("arg") for a in self.sums):
             self.write_positions()
@@ -81,7 +78,8 @@ class SinkKernel(LoopKernel):
         self.open_chunk(kept)
         for level in range(1, len(kept) + 1):
             self.load_uses(level, list(self.v.access), self.uses)
-        self.first_last = ("0", dim_text(self.loops[-1].extent))
+        if len(kept) < len(self.loops):
+            self.first_last = ("0", dim_text(self.loops[-1].extent))
         self.accumulate_locally(len(kept), "=")
 
     def open_partial(self) -> None:
@@ -211,7 +209,7 @@ class SinkKernel(LoopKernel):
             self.lines.loop(self.loops[k].name, *self.bounds(self.loops[k]))
             self.load_uses(k + 1, list(self.v.access), self.uses)
         self.cell()
-        index = self.loops[-1].name
+        index = next((loop.name for loop in self.loops if loop.reduced), "0")
         for n, a in zip(self.sinks, self.sums, strict=True):
             for line in a.add(self.v.name(self.v.keys[n][0]), index):
                 self.lines.add(line)
