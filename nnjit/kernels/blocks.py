@@ -10,6 +10,7 @@ import functools
 import itertools
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -192,10 +193,15 @@ def cheapest(n: int, vectors: int, registers: int, exact: bool) -> tuple[int, in
     """`choose` for n rows and a number of vectors a row."""
     best = (float("inf"), 0, 0)
     for nv in range(1, min(4, max(1, vectors)) + 1):
-        shares = [size for _, size in split(vectors, nv)] or [1]
+        shares = Counter(size for _, size in split(vectors, nv)) or Counter([1])
         for mr in range(1, min(most_rows(nv, registers), max(1, n)) + 1):
-            sizes = [size for _, size in split(n, mr)] if exact else [mr] * -(-n // mr)
-            cost = sum(tile_cost(size, v) for v in shares for size in sizes or [mr])
+            blocks = max(1, -(-n // mr))
+            sizes = Counter(size for _, size in split(n, mr)) if exact else {mr: blocks}
+            cost = sum(
+                tile_cost(size, v) * many * times
+                for v, many in shares.items()
+                for size, times in (sizes or {mr: 1}).items()
+            )
             best = min(best, (cost, -mr * nv, mr))
     cost, negative, mr = best
     return mr, -negative // mr
