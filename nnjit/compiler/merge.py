@@ -1,8 +1,9 @@
 """Merging the updates of neighbouring parameters into one launch.
 
-An optimizer writes the same flat kernel for every parameter. Where parameters and their slots lie one behind the other
-in the store, at the same distances, one launch can run over all of them; their gradients are then given places at the
-same distances (a strip). The gaps between two buffers are run over too: nobody reads them.
+An optimizer writes the same flat kernel for every parameter. Where parameters and their slots lie
+one behind the other in the store, at the same distances, one launch can run over all of them; their
+gradients are then given places at the same distances (a strip). The gaps between two buffers are
+run over too: nobody reads them.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def merge_updates(
 
 
 def mergeable(launch: Launch, layout: Layout) -> bool:
-    """A flat update of store buffers of one size in bytes, reading scalars, the store and work buffers."""
+    """A flat update of store buffers of one size in bytes, reading scalars, the store and work
+    buffers.
+    """
     if not launch.flat or launch.template.symbols or not launch.writes:
         return False
     for i, b in enumerate(launch.buffers):
@@ -101,9 +104,13 @@ def follows(first: Launch, second: Launch, layout: Layout) -> bool:
 
 
 def disturbs(launches: Sequence[Launch], run: Sequence[int], i: int) -> bool:
-    """Does launch i, which stands between members, read or write what a member before it writes?"""
-    written = {b for k in run if k < i for b in launches[k].written}
-    return any(b in written for b in launches[i].touched)
+    """Does launch i, which stands between members, touch what a member before it writes, or write
+    what such a member reads? The member would then run too late.
+    """
+    before = [launches[k] for k in run if k < i]
+    written = {b for launch in before for b in launch.written}
+    read = {b for launch in before for b in launch.touched}
+    return bool(written.intersection(launches[i].touched) or read.intersection(launches[i].written))
 
 
 def strips_of(members: Sequence[Launch], layout: Layout) -> list[Strip]:
