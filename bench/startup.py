@@ -63,8 +63,9 @@ def main() -> None:
                     warm.append(seconds)
         result[workload] = {"cold_s": statistics.median(cold), "warm_s": statistics.median(warm)}
         print(
-            f"{workload}: process start to first finished step: cold {statistics.median(cold):.2f} s "
-            f"(all of it, compiling included), warm {statistics.median(warm):.3f} s (best {min(warm):.3f})"
+            f"{workload}: from process start to the first finished step: "
+            f"cold {statistics.median(cold):.2f} s (all of it, compiling included), "
+            f"warm {statistics.median(warm):.3f} s (best {min(warm):.3f})"
         )
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -32,11 +32,11 @@ class Workload:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of a step's contractions: forward, weight and input gradients."""
+        """Floating-point operations of a step's contractions: forward and both gradients."""
         return sum(2.0 * self.batch * macs * (3 if inner else 2) for macs, inner in self.layers)
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """(BATCHES, batch, *shape) float32 and (BATCHES, batch) int32: a class is a noisy pattern."""
+        """(BATCHES, batch, *shape) float32, (BATCHES, batch) int32: a class is a noisy pattern."""
         rng = np.random.default_rng(0)
         patterns = rng.standard_normal((self.classes, *self.shape)).astype("f4")
         y = rng.integers(0, self.classes, (BATCHES, self.batch)).astype("i4")

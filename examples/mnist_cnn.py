@@ -4,10 +4,15 @@ python examples/mnist_cnn.py --data FOLDER     # the folder of the four IDX file
 """
 
 import argparse
+import math
 
 from nnjit.data import load_source
 from nnjit.layers import Conv2D, Dense, Flatten, MaxPooling2D
 from nnjit.models import Sequential
+from nnjit.optimizers import Adam
+from nnjit.schedules import CosineDecay
+
+BATCH = 128
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", required=True, help="folder of MNIST's IDX files")
@@ -31,7 +36,10 @@ model = Sequential(
         Dense(10, activation="softmax"),
     ]
 )
-model.compile(loss="sparse_categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
-model.fit(x_train, mnist.y, batch_size=128, epochs=options.epochs, validation_split=0.1)
+# optimizer="adam" alone gives about 0.990; a rate that decays to 0 gives about 0.992.
+steps = options.epochs * math.ceil(0.9 * len(x_train) / BATCH)
+optimizer = Adam(CosineDecay(2e-3, steps))
+model.compile(loss="sparse_categorical_crossentropy", optimizer=optimizer, metrics=["accuracy"])
+model.fit(x_train, mnist.y, batch_size=BATCH, epochs=options.epochs, validation_split=0.1)
 loss, accuracy = model.evaluate(x_test, mnist.y_test)
 print(f"test loss {loss:.4f}, test accuracy {accuracy:.4f}")

@@ -65,7 +65,7 @@ class MissingExtraError(NnjitError, ImportError):
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """ "; did you mean 'x'?" for the closest option, or the list of options; made to end a message."""
+    """The end of a message: the closest option as a question, or the list of all options."""
     options = sorted(map(str, options))
     close = difflib.get_close_matches(str(name), options, 1, 0.55)
     return f"; did you mean {close[0]!r}?" if close else f"; expected one of: {', '.join(options)}"

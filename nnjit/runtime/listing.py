@@ -22,9 +22,8 @@ def listing(plan: Plan, rows: Sequence, a: Arrangement) -> str:
             for i, b in enumerate(launch.buffers)
         ]  # fmt: skip
         merged = f", {len(launch.members)} merged" if launch.members else ""
-        lines.append(
-            f"{k:4d}  {launch.template.name}  [{layers}]  trip {row.trip} in {row.chunks} chunk(s){merged}  ({', '.join(names)})"
-        )
+        trip = f"trip {row.trip} in {row.chunks} chunk(s){merged}"
+        lines.append(f"{k:4d}  {launch.template.name}  [{layers}]  {trip}  ({', '.join(names)})")
     work, scratch = a.work, a.scratch
     lines.append(f"work arena {work} bytes, scratch {scratch} bytes a thread; * is written")
     return "\n".join(lines)
