@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def slower(old: dict, new: dict, noise: float) -> list[str]:
-    """A line for each row whose share of the measured peak fell by more than `noise`, a fraction."""
+    """A line a row whose share of the measured peak fell by more than a fraction `noise`."""
     before = {(r["workload"], r["threads"]): r["peers"]["nnjit"] for r in old["rows"]}
     out = []
     for r in new["rows"]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 from nnjit.errors import DTypeError, ShapeError, nearest
 
@@ -54,7 +53,10 @@ def product(dims: Sequence[Dim]) -> Dim:
     """The product of dims; 0 if any is 0."""
     if any(d == 0 for d in dims):
         return 0
-    return reduce(lambda a, b: a * b, dims, 1)
+    out: Dim = 1
+    for d in dims:
+        out = out * d
+    return out
 
 
 def divide(a: Dim, b: Dim) -> Dim | None:
