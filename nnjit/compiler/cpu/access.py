@@ -80,22 +80,19 @@ def pad_axis(out: Access, axis: int, widths: tuple[int, int, int], extent: Dim, 
         if low or high:
             out.guards.append((axis, "False"))
         return
-    if low:
-        out.guards.append((axis, f"{{0}} >= {low}"))
+    gap = interior + 1
+    end = [times(extent, gap), low - interior]  # one beyond the last element
+    if low or high:
+        stop = f" < {index_sum(end)}" if high else ""
+        out.guards.append((axis, f"{low} <= {{0}}{stop}" if low else f"{{0}}{stop}"))
     if interior:
-        gap = interior + 1
-        back = f"{{0}} - {low}" if low else "{0}"
-        out.guards += [
-            (axis, f"({back}) % {gap} == 0"),
-            (axis, f"({back}) // {gap} < {dim_text(extent)}"),
-        ]
-        out.pins.append((axis, f"({back}) // {gap} * {dim_text(step)}"))
+        back = f"({{0}} - {low})" if low else "{0}"
+        out.guards.append((axis, f"{back} % {gap} == 0"))
+        out.pins.append((axis, f"{back} // {gap}" + (f" * {dim_text(step)}" if step != 1 else "")))
         return
     out.coefs[axis] = step
     if low:
         out.offset.append(times(-low, step))
-    if high or low:
-        out.guards.append((axis, f"{{0}} < {sum_text([('', extent), ('', low)])}"))
 
 
 @dataclass(frozen=True)
@@ -135,13 +132,23 @@ def collapse(
     ]
 
 
+def offset_terms(offset: Sequence[Dim]) -> list[tuple[str, Dim]]:
+    """Constants as terms of a sum, the numbers added up."""
+    number = sum(d for d in offset if isinstance(d, int))
+    return [*(("", d) for d in offset if not isinstance(d, int)), ("", number)]
+
+
+def index_sum(offset: Sequence[Dim]) -> str:
+    """The sum of constants as text."""
+    return sum_text(offset_terms(offset))
+
+
 def index_text(access: Access, loops: Sequence[Loop]) -> str:
     """The flat index as text over the loops' variables."""
     terms: list[tuple[str, Dim]] = []
     for loop in loops:
         terms.append((loop.name, access.coefs.get(loop.axes[-1], 0)))
-    terms += [("", d) for d in access.offset]
-    text = sum_text(terms)
+    text = sum_text([*terms, *offset_terms(access.offset)])
     for axis, form in access.pins:
         name = next(loop.name for loop in loops if axis in loop.axes)
         text = form.format(name) if text == "0" else f"{text} + {form.format(name)}"

@@ -118,7 +118,7 @@ class LoopKernel:
         for n in nodes:
             count = uses.get(n, 0) + (n in self.outputs)
             text = (
-                self.v.load_text(n, self.loops)
+                self.v.load_text(n, self.loops, self.lines)
                 if n in self.v.access
                 else self.v.expression(n, self.loops)
             )
@@ -153,7 +153,7 @@ class LoopKernel:
 
     def bind_row(self, n: Node, uses: dict[Key, int]) -> None:
         text = (
-            self.v.load_text(n, self.loops)
+            self.v.load_text(n, self.loops, self.lines)
             if n in self.v.access
             else self.v.expression(n, self.loops)
         )

@@ -32,6 +32,7 @@ SHORT = {"multiply": "mul", "subtract": "sub", "divide": "div", "random_uniform"
          "random_normal": "normal", "broadcast_to": "repeat"}  # fmt: skip
 REDUCES = ("sum", "prod", "max", "min")
 WORDS = 3
+WIDTH = 96  # of a docstring's lines
 
 
 def words_of(nodes: Sequence[Node]) -> list[str]:
@@ -116,15 +117,15 @@ def loops_text(loops: Sequence[Loop]) -> str:
     return text + (f", reduced over {', '.join(inner)}" if inner else "")
 
 
-def wrapped(lines: Sequence[str]) -> list[str]:
+def wrapped(lines: Sequence[str], joint: str = "; ") -> list[str]:
     """Formulas joined by '; ' in lines of less than 100 columns."""
     out = [""]
     for formula in lines:
-        for line in textwrap.wrap(formula, 96, subsequent_indent="    "):
+        for line in textwrap.wrap(formula, WIDTH, subsequent_indent="    "):
             if not out[-1]:
                 out[-1] = line
-            elif line == formula and len(out[-1]) + len(line) <= 96:
-                out[-1] += f"; {line}"
+            elif line == formula and len(out[-1]) + len(line) + 2 <= WIDTH:
+                out[-1] += joint + line
             else:
                 out.append(line)
     return out

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nnjit.compiler.cpu.naming import wrapped
 from nnjit.compiler.cpu.text import dim_text, sum_text, times, used_symbols
 from nnjit.compiler.groups import Buffer, Group
 from nnjit.graph import Node
 from nnjit.kernels import window
 from nnjit.kernels.target import CODES
 from nnjit.kernels.template import Template
-from nnjit.spec import Dim, product
+from nnjit.spec import Dim, product, shape_text
 
 if TYPE_CHECKING:
     from nnjit.compiler.cpu.lower import Lowering
@@ -143,10 +144,12 @@ def concatenate(low: Lowering, n: Node) -> None:
             f"        y0[{target}] = {names[low.fusion.base(x)]}[{sum_text([('i', size), ('j', 1)])}]",
         ]
         offset.append(("", size))
-    doc_shapes = " · ".join(str(x.spec) for x in n.inputs)
     name = f"concatenate_{len(n.inputs)}_axis{axis}_{code}"
+    shapes = [f"x{sources.index(low.fusion.base(x))} {shape_text(x.shape)}" for x in n.inputs]
+    doc = [f"{name}: one after the other along axis {axis}", *wrapped(shapes, ", ")]
+    doc.append(f"-> y0 {shape_text(n.shape)}")
     template = Template(
-        name, f"{name}: {doc_shapes} -> {n.spec}", (), used_symbols(body, low.symbols),
+        name, "\n".join(doc), (), used_symbols(body, low.symbols),
         (*((v, code) for v in names.values()), ("y0", code)), tuple(body), text_of(outer),
     )  # fmt: skip
     buffers = [*(low.buffer(x) for x in sources), low.buffer(n)]

@@ -87,7 +87,7 @@ def literal(value: object, dtype: str) -> str:
 
 def tidy(line: str) -> str:
     """An assignment without the parentheses that Python does not need."""
-    if "(" not in line or " = " not in line:
+    if "(" not in line or " = " not in line or re.search(r" (and|or) ", line):
         return line
     (statement,) = ast.parse(line.strip()).body
     if not isinstance(statement, ast.Assign) or isinstance(statement.value, ast.Tuple):

@@ -28,6 +28,7 @@ from nnjit.kernels.target import CODES
 Use = tuple[Node, tuple[int, ...]]  # something outside of the group, seen through an axis map
 Key = Node | Use
 INLINE = 44  # longest text that stays where it is used
+LINE = 50  # longest load and condition in one line
 COSTLY = re.compile(r"\b(exp|expm1|log|log1p|tanh|sigmoid|softplus|erf|sin|cos|pow)_|philox")
 
 
@@ -127,7 +128,8 @@ class Values:
     # -- binding
     def bind(self, key: Key, text: str, uses: int, lines: Lines, force: bool = False) -> None:
         """Name a value: its own text where short and used once, else a new local."""
-        if not force and uses <= 1 and len(text) <= INLINE:
+        longest = INLINE // 2 if " if " in text else INLINE
+        if not force and uses <= 1 and len(text) <= longest:
             self.names[key] = text if is_atom(text) else f"({text})"
             return
         if re.fullmatch(r"\w+|[a-z]\d\([-\w.]+\)", text):
@@ -136,8 +138,11 @@ class Values:
         self.names[key] = self.local()
         lines.add(f"{self.names[key]} = {bare(text)}")
 
-    def load_text(self, key: Key, loops: list[Loop]) -> str:
-        """The load of a use, or of a view's element, at the current place."""
+    def load_text(self, key: Key, loops: list[Loop], lines: Lines) -> str:
+        """The load of a use, or of a view's element, at the current place.
+
+        Where the element may not exist, the condition is named first if it is long.
+        """
         access = self.access[key]
         node = key[0] if isinstance(key, tuple) else key.inputs[0]
         name = self.params[self.fusion.base(node)]
@@ -145,13 +150,17 @@ class Values:
         guard = guard_text(access, loops)
         if guard:
             assert isinstance(key, Node)
+            if len(text) + len(guard) > LINE:
+                inside = self.local()
+                lines.add(f"{inside} = {guard}")
+                guard = inside
             text = f"{text} if {guard} else {literal(key.attrs['value'], key.dtype)}"
         return text
 
     def bind_use(self, key: Key, loops: list[Loop], uses: int, lines: Lines) -> None:
         node = key[0] if isinstance(key, tuple) else key.inputs[0]
         force = self.fusion.base(node) in self.fresh or depth(self.access[key], loops) < len(loops)
-        self.bind(key, self.load_text(key, loops), uses, lines, force)
+        self.bind(key, self.load_text(key, loops, lines), uses, lines, force)
 
     def name(self, key: Key) -> str:
         """The text of an operand at the current place."""
@@ -190,6 +199,7 @@ class Values:
         for n in nodes:
             for i, key in enumerate(self.keys[n]):
                 times = n.op.expr.count(f"{{{i}}}") if n.op.expr else 1
+                times = 3 if n.op.name.startswith("arg") else times
                 out[key] = out.get(key, 0) + times
         return out
 
