@@ -1,8 +1,8 @@
 """Training is that of PyTorch, started from the same weights: the losses of 20 steps, the weights
 after them, and predictions.
 
-What PyTorch does differently (Adam's and RMSprop's epsilon, batch norm's running variance, clipping)
-is written out as Keras defines it.
+What PyTorch does differently (the epsilon of Adam and RMSprop, the running variance of batch norm,
+clipping) is written out as Keras defines it.
 """
 
 from __future__ import annotations
