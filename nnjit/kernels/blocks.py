@@ -78,7 +78,7 @@ def filled(doc: str) -> str:
 def call(name: str, args: Sequence[str]) -> list[str]:
     """A call as lines; a long one is broken."""
     line = f"{name}({', '.join(args)})"
-    return [line] if len(line) <= 80 else [f"{name}(", *folded(args, 84), ")"]
+    return [line] if len(line) <= 68 else [f"{name}(", *folded(args, 68), ")"]
 
 
 def grain(flops: Dim, rows: int = 1) -> int:

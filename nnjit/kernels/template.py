@@ -6,6 +6,7 @@ The file holds a signature comment, a docstring, imports, module-level lines and
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from nnjit.kernels.target import DTYPES
@@ -33,8 +34,7 @@ class Template:
 
 
 def signature(t: Template) -> str:
-    """'void(int64, ..., *float32, ...)': lo, hi, tid and the symbols as int64, then the pointers.
-    """
+    """'void(int64, ..., *float32, ...)': lo, hi, tid and the symbols as int64, then the pointers."""
     numbers = ["int64"] * (3 + len(t.symbols))
     return f"void({', '.join(numbers + ['*' + DTYPES[code][0] for _, code in t.params])})"
 
@@ -57,7 +57,7 @@ def render(t: Template) -> str:
 def used_codes(t: Template) -> list[str]:
     """The dtype codes that the text calls, such as f4(0.5)."""
     text = "\n".join((*t.imports, *t.body))
-    return [code for code in DTYPES if f"{code}(" in text]
+    return [code for code in DTYPES if re.search(rf"\b{code}\(", text)]
 
 
 def wrap(names: list[str], indent: str) -> str:

@@ -27,11 +27,7 @@ class LoopKernel:
         group = values.group
         accesses = [*values.access.values(), *(values.own_access(n) for n in outputs)]
         accesses += [values.own_access(n) for n in values.nodes if n.op.kind == "random"]
-        pins = {
-            group.nodes[n][n.attrs["axis"]]
-            for n in values.nodes
-            if n.op.kind == "index"
-        }
+        pins = {group.nodes[n][n.attrs["axis"]] for n in values.nodes if n.op.kind == "index"}
         for axis in pins - {-1}:
             accesses.append(Access(guards=[(axis, "")]))
         self.loops = collapse(group.domain, accesses, values.inner)
@@ -122,7 +118,8 @@ class LoopKernel:
                 if n in self.v.access
                 else self.v.expression(n, self.loops)
             )
-            self.v.bind(n, text, count, self.lines, force=count > 1)
+            alone = n in self.outputs and count == 1
+            self.v.bind(n, text, count, self.lines, force=count > 1, alone=alone)
 
     def store(self, outputs: Sequence[Node]) -> None:
         for n in outputs:

@@ -236,7 +236,9 @@ class Lowering:
             scratch = times(kernel.scratch[0], SIZES[kernel.scratch[1]])
         name = kernel_name(group, values, flat)
         params = {base: p for base, p in values.params.items()}
-        params |= dict(zip(getattr(kernel, "sinks", ()), getattr(kernel, "targets", ()), strict=True))
+        params |= dict(
+            zip(getattr(kernel, "sinks", ()), getattr(kernel, "targets", ()), strict=True)
+        )
         template = Template(
             name, describe(name, flat and group.kind == "loop", values, kernel, params),
             tuple(math_imports(body)), used_symbols(body, self.symbols), tuple(names), tuple(body),

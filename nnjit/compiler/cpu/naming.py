@@ -102,7 +102,9 @@ def describe(name: str, flat: bool, values: Values, kernel, params: dict[Node, s
         label[n] = params.get(n) or f"t{len(label)}"
         lines.append(f"{label[n]} = {n.op.name}({', '.join(args)})")
     shape = "flat" if flat else f"over {shape_text(values.group.domain)}"
-    return "\n".join([f"{name}: {shape}, {loops_text(kernel.loops)}", *wrapped(lines)])
+    loops = loops_text(kernel.loops)
+    over = f"{shape}, {loops}" if values.group.domain else loops
+    return "\n".join([f"{name}: {over}", *wrapped(lines)])
 
 
 def number(x: Node) -> str:
@@ -113,7 +115,9 @@ def loops_text(loops: Sequence[Loop]) -> str:
     """'loops i, j, reduced over k'."""
     rows = [loop.name for loop in loops if not loop.reduced]
     inner = [loop.name for loop in loops if loop.reduced]
-    text = f"loops {', '.join(rows)}" if len(rows) > 1 else f"loop {rows[0]}" if rows else "one value"
+    text = (
+        f"loops {', '.join(rows)}" if len(rows) > 1 else f"loop {rows[0]}" if rows else "one value"
+    )
     return text + (f", reduced over {', '.join(inner)}" if inner else "")
 
 

@@ -28,6 +28,7 @@ from nnjit.kernels.target import CODES
 Use = tuple[Node, tuple[int, ...]]  # something outside of the group, seen through an axis map
 Key = Node | Use
 INLINE = 44  # longest text that stays where it is used
+ALONE = 56  # the same where it is all that is stored
 LINE = 50  # longest load and condition in one line
 COSTLY = re.compile(r"\b(exp|expm1|log|log1p|tanh|sigmoid|softplus|erf|sin|cos|pow)_|philox")
 
@@ -126,9 +127,14 @@ class Values:
         return f"v{self.count - 1}"
 
     # -- binding
-    def bind(self, key: Key, text: str, uses: int, lines: Lines, force: bool = False) -> None:
-        """Name a value: its own text where short and used once, else a new local."""
-        longest = INLINE // 2 if " if " in text else INLINE
+    def bind(
+        self, key: Key, text: str, uses: int, lines: Lines, force: bool = False, alone: bool = False
+    ) -> None:
+        """Name a value: its own text where short and used once, else a new local.
+
+        alone: the text will stand in a line of its own, so that it may be longer.
+        """
+        longest = ALONE if alone else INLINE // 2 if " if " in text else INLINE
         if not force and uses <= 1 and len(text) <= longest:
             self.names[key] = text if is_atom(text) else f"({text})"
             return
