@@ -1,1 +1,3 @@
-"""From a Graph to a Plan: passes, fusion, lowering to kernels, emitted source, memory. `pipeline` shows it all."""
+"""From a Graph to a Plan: passes, fusion, lowering to kernels, emitted source, memory. `pipeline`
+shows it all.
+"""

@@ -7,7 +7,8 @@ from nnjit.ops.base import OPS
 
 
 def mask_before_unpool(graph: Graph) -> Graph:
-    """where(x > 0, max_pool_grad(dy, index of x), 0) becomes max_pool_grad(where(max_pool(x) > 0, dy, 0), index of x).
+    """where(x > 0, max_pool_grad(dy, index of x), 0) becomes max_pool_grad(where(max_pool(x) > 0,
+    dy, 0), index of x).
 
     ReLU's mask after a max pooling: a gradient only reaches the maximum of its window, which is the
     pooled value, so the mask can be taken from the pooled values: a quarter of the memory for 2 x 2

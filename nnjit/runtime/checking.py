@@ -1,7 +1,8 @@
 """NNJIT_CHECK=1: every launch is compared with the interpreter, and the first NaN is named.
 
-Launches run one by one. After each, what it wrote is compared with the NumPy meaning of the same Nodes, computed from
-the same inputs; a difference beyond rounding, or a NaN or infinity where the interpreter has none, stops the run.
+Launches run one by one. After each, what it wrote is compared with the NumPy meaning of the same
+Nodes, computed from the same inputs; a difference beyond rounding, or a NaN or infinity where the
+interpreter has none, stops the run.
 """
 
 from __future__ import annotations

@@ -15,12 +15,15 @@ from nnjit.runtime import cpu, driver
 from nnjit.runtime.binding import address, words_of
 from nnjit.runtime.checking import check_launches
 from nnjit.runtime.planned import PlannedExecutable
+from nnjit.runtime.progress import on_terminal
 from nnjit.runtime.store import Store
 
 
 @dataclass(eq=False)
 class Bound:
-    """The rows for one set of extents. patches: for each input, positions in `words` that take its address."""
+    """The rows for one set of extents. patches: for each input, positions in `words` that take its
+    address.
+    """
 
     arrangement: Arrangement
     program: driver.Program
@@ -32,11 +35,13 @@ class Bound:
 
 
 class CpuExecutable(PlannedExecutable):
-    """A graph as machine code. Compiling happens here, in worker processes, unless the cache has the kernels."""
+    """A graph as machine code. Compiling happens here, in worker processes, unless the cache has
+    the kernels.
+    """
 
-    def __init__(self, graph: Graph, store: Store, progress: Any = None):
+    def __init__(self, graph: Graph, store: Store):
         super().__init__(graph, store)
-        loaded = cpu.load(self.kernels, progress)
+        loaded = cpu.load(self.kernels, on_terminal)
         self.report = loaded.report
         self.addresses = [loaded.addresses[k.key] for k in self.kernels]
 
@@ -103,7 +108,9 @@ class CpuExecutable(PlannedExecutable):
         driver.run(driver.Program(row))
 
     def measure(self, inputs: Mapping[str, Any], steps: int) -> tuple[np.ndarray, Arrangement]:
-        """Nanoseconds, calls and chunks per thread of each launch, over `steps` runs; updates take effect."""
+        """Nanoseconds, calls and chunks per thread of each launch, over `steps` runs; updates take
+        effect.
+        """
         arrays, extents = self.check_inputs(inputs)
         with self.lock:
             bound = self.ready(arrays, extents)

@@ -1,4 +1,6 @@
-"""device="python": the very kernel files that the cpu device compiles, run un-jitted. Slow; a breakpoint works."""
+"""device="python": the very kernel files that the cpu device compiles, run un-jitted. Slow; a
+breakpoint works.
+"""
 
 from __future__ import annotations
 

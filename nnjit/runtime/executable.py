@@ -1,4 +1,6 @@
-"""Executable: a compiled Graph that runs. `build` makes one for a device; every device has the same interface."""
+"""Executable: a compiled Graph that runs. `build` makes one for a device; every device has the same
+interface.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from nnjit.runtime.store import Store
 
 
 def build(graph: Graph, store: Store, device: str = "cpu") -> Executable:
-    """Compile a graph whose parameters and state live in `store`; ArgumentError for an unknown device."""
+    """Compile a graph whose parameters and state live in `store`; ArgumentError for an unknown
+    device.
+    """
     if device not in DEVICES:
         raise ArgumentError(f"unknown device {device!r}{nearest(device, DEVICES)}")
     if device == "interpret":
@@ -47,7 +51,9 @@ class Executable:
     def check_inputs(
         self, inputs: Mapping[str, Any]
     ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-        """The inputs as contiguous arrays of the right dtype, and the symbols' values; errors name the input."""
+        """The inputs as contiguous arrays of the right dtype, and the symbols' values; errors name
+        the input.
+        """
         arrays: dict[str, np.ndarray] = {}
         for n in self.inputs:
             if n.name not in inputs:
@@ -61,7 +67,9 @@ class Executable:
         return arrays, bind_symbols((n.name, n.spec, arrays[n.name].shape) for n in self.inputs)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Run once: outputs by name, views that are valid until the next run; updates go to the store."""
+        """Run once: outputs by name, views that are valid until the next run; updates go to the
+        store.
+        """
         raise NotImplementedError
 
     def _none(self, *_: Any, **__: Any) -> Any:
@@ -73,7 +81,9 @@ class Executable:
 
 
 class InterpretExecutable(Executable):
-    """device="interpret": every op's NumPy meaning, one after the other. The oracle; nothing is compiled."""
+    """device="interpret": every op's NumPy meaning, one after the other. The oracle; nothing is
+    compiled.
+    """
 
     def __init__(self, graph: Graph, store: Store):
         super().__init__(optimise(graph), store)
