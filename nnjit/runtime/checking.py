@@ -1,8 +1,8 @@
 """NNJIT_CHECK=1: every launch is compared with the interpreter, and the first NaN is named.
 
 Launches run one by one. After each, what it wrote is compared with the NumPy meaning of the same
-Nodes, computed from the same inputs; a difference beyond rounding, or a NaN or infinity where the
-interpreter has none, stops the run.
+Nodes, computed from the same inputs; a difference beyond rounding, a NaN, or an infinity where the
+interpreter has none, stops the run. At the end the updated leaves are compared too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from nnjit.compiler.groups import Launch
 from nnjit.errors import GraphError, NumericError
 from nnjit.graph import Node, interpret
 
@@ -38,28 +37,34 @@ def check_launches(executable: Any, bound: Any, arrays: Mapping[str, np.ndarray]
             for n in held.get(b, []):
                 got = executable.binder.array(b, bound.arrangement)
                 if got.size == want[n].size:
-                    compare(launch, k, n, got.reshape(want[n].shape), want[n])
+                    layers = ", ".join(launch.scopes) or "no layer"
+                    where = f"launch {k} {launch.template.name} ({layers}), {n!r}"
+                    compare(where, n, got.reshape(want[n].shape), want[n])
             done.add(b)
+    for leaf, n in plan.graph.updates.items():
+        got = executable.store.arrays[leaf.name]
+        compare(f"after the last launch, {leaf.name!r}", n, got, want[n])
 
 
-def compare(launch: Launch, k: int, n: Node, got: np.ndarray, want: np.ndarray) -> None:
-    """NumericError for a new NaN or infinity, GraphError for a difference."""
-    where = f"launch {k} {launch.template.name} ({', '.join(launch.scopes) or 'no layer'}), {n!r}"
+def compare(where: str, n: Node, got: np.ndarray, want: np.ndarray) -> None:
+    """NumericError for a NaN, or an infinity that the interpreter has not; GraphError for a
+    difference.
+    """
     if got.dtype.kind != "f":
-        if not np.array_equal(got.astype(want.dtype), want) and n.op.name not in (
-            "argmax",
-            "argmin",
-        ):
-            bad = int(np.count_nonzero(got.astype(want.dtype) != want))
+        bad = int(np.count_nonzero(got.astype(want.dtype) != want))
+        rounded = any(x.dtype.startswith("float") for x in n.inputs)  # a tie may go either way
+        if bad > (1 + want.size // 100 if rounded else 0):
             raise GraphError(f"{where}: {bad} of {want.size} values differ from the interpreter")
         return
-    odd = ~np.isfinite(got)
+    odd = np.isnan(got) | (np.isinf(got) & (got != want))
     if odd.any():
         kind = "NaN" if np.isnan(got).any() else "infinity"
         first = tuple(int(i) for i in np.argwhere(odd)[0])
         raise NumericError(
             f"{kind} first made by {where} at {first}; the interpreter has {want[first]}"
         )
+    same = np.isinf(got)
+    got, want = np.where(same, 0, got), np.where(same, 0, want)
     scale = max(float(np.abs(want).max(initial=0)), 1e-3)
     worst = float(np.abs(got - want).max(initial=0))
     if worst > TOLERANCE[n.dtype] * scale:
