@@ -1,4 +1,6 @@
-"""Drive the compiler by hand: variables, and runs of a graph on a device against the interpreter in float64."""
+"""Drive the compiler by hand: variables, and runs of a graph on a device against the interpreter in
+float64.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def compare_steps(
     graph: Graph, variables: Sequence[Variable], device: str, batches: Sequence[int] = (1, 7),
     rtol: float = 1e-10, atol: float = 1e-10, executable: Executable | None = None,
 ) -> Executable:  # fmt: skip
-    """Run one step for each batch size, one after the other on one Store; compare outputs and leaves after each."""
+    """Run one step for each batch size, one after the other on one Store; compare outputs and
+    leaves after each.
+    """
     store = executable.store if executable else fresh(variables)
     ex = executable or build(graph, store, device)
     oracle = optimise(graph)

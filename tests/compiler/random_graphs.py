@@ -1,4 +1,6 @@
-"""Random graphs: elementwise, reductions, views, products, softmax, random numbers; updates of every kind."""
+"""Random graphs: elementwise, reductions, views, products, softmax, random numbers; updates of
+every kind.
+"""
 
 from __future__ import annotations
 
@@ -109,9 +111,12 @@ class Builder:
                 ..., self.rng.choice([slice(0, 2), slice(1, 4, 2), slice(3, 4), slice(2, None)])
             ]
         axis = self.rng.randrange(x.rank)
-        rest = [n for n in self.pool if n.rank == x.rank and not any(
-            a != b for k, (a, b) in enumerate(zip(n.shape, x.shape, strict=True)) if k != axis)]  # fmt: skip
-        return ops.concatenate([x, self.rng.choice(rest), x], axis)
+
+        def rest(n: Node) -> tuple:
+            return (*n.shape[:axis], *n.shape[axis + 1 :])
+
+        fits = [n for n in self.pool if n.rank == x.rank and rest(n) == rest(x)]
+        return ops.concatenate([x, self.rng.choice(fits), x], axis)
 
     def product(self) -> Node:
         a = self.any()

@@ -1,4 +1,4 @@
-"""The same bits after 50 steps for any number of threads, in another process, and in another run."""
+"""The same bits after 50 steps for any number of threads, in another run and another process."""
 
 from __future__ import annotations
 

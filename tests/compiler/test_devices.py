@@ -1,4 +1,5 @@
-"""Every row of the table of ops, forward and gradient, on every device against the interpreter in float64.
+"""Every row of the table of ops, forward and gradient, on every device against the interpreter in
+float64.
 
 On the cpu device rows are compiled many to a graph, so that a file of some hundred kernels is built
 at once; each row is still a test of its own. One compile serves all batch sizes.

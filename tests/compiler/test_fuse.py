@@ -1,4 +1,6 @@
-"""Random graphs give what the interpreter gives, whatever is fused, aliased, updated in place or swapped."""
+"""Random graphs give what the interpreter gives, whatever is fused, aliased, updated in place or
+swapped.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,10 @@ UPDATES = {
     "transposed over itself": ({}, {W: ops.transpose(W, (1, 0)) + 1}),
     "flipped over itself": ({}, {W: ops.flip(W, (0,))}),
     "reshaped": ({}, {W: ops.reshape(ops.reshape(U, (16,)) * 2, (4, 4))}),
-    "a reshape of a leaf": ({"y": ops.reshape(W, (16,))}, {U: ops.reshape(ops.reshape(W, (2, 8)), (4, 4)), W: W + 1}),
+    "a reshape of a leaf": (
+        {"y": ops.reshape(W, (16,))},
+        {U: ops.reshape(ops.reshape(W, (2, 8)), (4, 4)), W: W + 1},
+    ),
     "read later through a product": ({"y": ops.matmul(x, W + U)}, {W: W * 0.9}),
     "a product over its operand": ({}, {W: ops.matmul(W, U)}),
     "a product over its other operand": ({}, {U: ops.matmul(W, U, False, True)}),

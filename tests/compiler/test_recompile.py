@@ -1,4 +1,6 @@
-"""What is compiled, and when: once for all batch sizes, once for equal layers, never in a second process."""
+"""What is compiled, and when: once for all batch sizes, once for equal layers, never in a second
+process.
+"""
 
 from __future__ import annotations
 

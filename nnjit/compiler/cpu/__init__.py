@@ -1,1 +1,3 @@
-"""The CPU dialect: groups become serial-chunk kernels over flat pointers (text), and launches of them."""
+"""The CPU dialect: groups become serial-chunk kernels over flat pointers (text), and launches of
+them.
+"""

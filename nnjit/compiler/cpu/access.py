@@ -1,4 +1,6 @@
-"""Where an operand lies in memory, seen from a loop nest; and loops collapsed where all operands allow it."""
+"""Where an operand lies in memory, seen from a loop nest; and loops collapsed where all operands
+allow it.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ def strides(shape: Sequence[Dim]) -> list[Dim]:
 
 @dataclass
 class Access:
-    """Flat index = sum(coefs[axis] * loop variable of axis) + offset; pins: (axis, text with {0} for its variable).
+    """Flat index = sum(coefs[axis] * loop variable of axis) + offset; pins: (axis, text with {0}
+    for its variable).
 
-    guards are conditions, texts with {0} for the variable of their axis, under which the element exists.
+    guards are conditions, texts with {0} for the variable of their axis, under which the element
+    exists.
     """
 
     coefs: dict[int, Dim] = field(default_factory=dict)
@@ -97,7 +101,9 @@ def pad_axis(out: Access, axis: int, widths: tuple[int, int, int], extent: Dim, 
 
 @dataclass(frozen=True)
 class Loop:
-    """One loop: its variable, its extent, and the domain axes that it runs over (the last one varies fastest)."""
+    """One loop: its variable, its extent, and the domain axes that it runs over (the last one
+    varies fastest).
+    """
 
     name: str
     extent: Dim
@@ -108,7 +114,8 @@ class Loop:
 def collapse(
     domain: Sequence[Dim], accesses: Sequence[Access], inner: set[int], names: str = "ijklmnopqr"
 ) -> list[Loop]:
-    """The fewest loops over the domain: neighbours merge where every operand is contiguous across them.
+    """The fewest loops over the domain: neighbours merge where every operand is contiguous across
+    them.
 
     Axes in `inner` are reduced; they never merge with others.
     """

@@ -1,4 +1,6 @@
-"""Contractions and what follows them, as recipes: bias and simple finals in registers, the rest while y is in L1."""
+"""Contractions and what follows them, as recipes: bias and simple finals in registers, the rest
+while y is in L1.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nnjit.compiler.cpu.naming import words_of
-from nnjit.compiler.cpu.text import dim_text, literal, math_imports, stored
+from nnjit.compiler.cpu.recipes import conv_of, recipe_of
+from nnjit.compiler.cpu.text import literal, math_imports, stored
 from nnjit.compiler.cpu.values import Key, Lines, Values, is_number
 from nnjit.compiler.groups import Buffer, Group
 from nnjit.graph import CONSTANT, Node
-from nnjit.kernels.contraction import matmul_template
-from nnjit.kernels.convolution import conv2d, conv2d_dx
-from nnjit.kernels.convolution_grad import conv2d_dw
-from nnjit.kernels.geometry import Conv
 from nnjit.kernels.recipe import Epilogue, Recipe
 from nnjit.kernels.target import CODES
-from nnjit.spec import Dim, Extent, product
+from nnjit.spec import Dim, Extent
 
 if TYPE_CHECKING:
     from nnjit.compiler.cpu.lower import Lowering
@@ -32,51 +31,6 @@ class Follow:
     final: str = "store"
     operand: Key | None = None  # of the final: mask or residual
     rest: list[Node] = field(default_factory=list)
-
-
-def text_of(d: Dim) -> int | str:
-    """A dim as templates take it."""
-    return d if isinstance(d, int) else dim_text(d)
-
-
-def recipe_of(n: Node, name: str, epilogue: Epilogue) -> Recipe:
-    """The kernels of one contraction Node."""
-    code = CODES[n.dtype]
-    if n.op.name == "matmul":
-        a, b = n.inputs
-        rows, columns = n.shape[-2:]
-        depth = a.shape[-2] if n.attrs["transpose_a"] else a.shape[-1]
-        batch = text_of(product(n.shape[:-2])) if n.rank > 2 else None
-        return matmul_template(
-            name, text_of(rows), text_of(columns), text_of(depth), transpose_a=n.attrs["transpose_a"],
-            transpose_b=n.attrs["transpose_b"], dtype=code, batch=batch, epilogue=epilogue,
-        )  # fmt: skip
-    conv = conv_of(n)
-    if n.op.name == "conv2d":
-        return conv2d(name, conv, dtype=code, epilogue=epilogue)
-    if n.op.name == "conv2d_dx":
-        return conv2d_dx(name, conv, dtype=code, epilogue=epilogue)
-    return conv2d_dw(name, conv, dtype=code)
-
-
-def conv_of(n: Node) -> Conv:
-    """The geometry of a convolution Node, whichever of the three it is."""
-    first, second = n.inputs
-    if n.op.name == "conv2d":
-        batch, h, w, c = first.shape
-        kh, kw, _, o = second.shape
-    elif n.op.name == "conv2d_dx":
-        batch, h, w, c = n.shape
-        kh, kw, _, o = second.shape
-    else:
-        batch, h, w, c = first.shape
-        kh, kw, _, o = n.shape
-    sizes = {"h": h, "w": w, "c": c, "o": o, "kh": kh, "kw": kw}
-    assert all(isinstance(v, int) for v in sizes.values()), n
-    return Conv(
-        text_of(batch), *(int(v) for v in (h, w, c, o, kh, kw)), n.attrs["strides"],  # type: ignore[arg-type]
-        n.attrs["padding"], n.attrs["dilation"], n.attrs["groups"],
-    )  # fmt: skip
 
 
 def short_name(n: Node, follow: Follow) -> str:
@@ -271,8 +225,8 @@ def contraction_launches(low: Lowering, group: Group) -> None:
     needs_tail = bool(follow.rest)
     lines = tail.lines("q", "j") if needs_tail else []
     epilogue = Epilogue(
-        follow.bias is not None, follow.final, tail.lines if needs_tail else None, tuple(tail.extra),
-        tuple(math_imports(lines)),
+        follow.bias is not None, follow.final, tail.lines if needs_tail else None,
+        tuple(tail.extra), tuple(math_imports(lines)),
     )  # fmt: skip
     recipe = recipe_of(head, short_name(head, follow), epilogue)
     emit_recipe(low, recipe, head, [head, *values.nodes], {
@@ -289,8 +243,8 @@ def key_buffer(low: Lowering, key: Key | None) -> Buffer | None:
 
 
 def emit_recipe(
-    low: Lowering, recipe: Recipe, head: Node, nodes: Sequence[Node], roles: dict[str, Buffer | None],
-    written: set[str],
+    low: Lowering, recipe: Recipe, head: Node, nodes: Sequence[Node],
+    roles: dict[str, Buffer | None], written: set[str],
 ) -> None:  # fmt: skip
     """One launch per step; temporary buffers live between the steps."""
     from nnjit.compiler.cpu.lower import flops_of, ops_text
@@ -304,7 +258,7 @@ def emit_recipe(
     seen: set[str] = set()
     for step in recipe.steps:
         buffers, writes = [], []
-        for position, ((name, code), role) in enumerate(
+        for position, ((name, _), role) in enumerate(
             zip(step.template.params, step.args, strict=True)
         ):
             if role == "scratch":

@@ -1,7 +1,9 @@
-"""Loop groups as kernels: elementwise trees, and rows with reductions over their last axes (softmax, norms, losses).
+"""Loop groups as kernels: elementwise trees, and rows with reductions over their last axes
+(softmax, norms, losses).
 
-A row kernel runs its inner loop in stages: a stage ends where a reduction's result is needed. Values that a later stage
-needs again are recomputed if cheap, read back if they were stored anyway, and kept in per-thread scratch otherwise.
+A row kernel runs its inner loop in stages: a stage ends where a reduction's result is needed.
+Values that a later stage needs again are recomputed if cheap, read back if they were stored anyway,
+and kept in per-thread scratch otherwise.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class LoopKernel:
         self.rows = [loop for loop in self.loops if not loop.reduced]
         self.inner = [loop for loop in self.loops if loop.reduced]
         self.trip: Dim = 1
+        self.results: dict[Node, str] = {}  # parameters that take reductions, in sink kernels
         self.slots: list[Node] = []  # cells that are kept in scratch between stages
 
     @property
@@ -64,7 +67,9 @@ class LoopKernel:
             self.lines.add(f"{loop.name} = {text}" + (f" % ({dim_text(loop.extent)})" if k else ""))
 
     def leading(self) -> int:
-        """How many of the row loops the trip stands for: all but the last, fewer where the first is long."""
+        """How many of the row loops the trip stands for: all but the last, fewer where the first is
+        long.
+        """
         most = len(self.rows) if self.inner or len(self.rows) == 1 else len(self.rows) - 1
         for count in range(1, most):
             trip = product([loop.extent for loop in self.rows[:count]])
@@ -157,7 +162,9 @@ class LoopKernel:
         self.v.bind(n, text, 2, self.lines, force=True)
 
     def stages(self) -> tuple[dict[Node, int], dict[Node, bool]]:
-        """For each Node, the stage in which it is known, and whether it varies along the inner axes."""
+        """For each Node, the stage in which it is known, and whether it varies along the inner
+        axes.
+        """
         stage: dict[Node, int] = {}
         cell: dict[Node, bool] = {}
         for n in self.v.nodes:

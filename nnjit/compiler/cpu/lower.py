@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nnjit.compiler.cpu import singles
-from nnjit.compiler.cpu.access import plain
 from nnjit.compiler.cpu.contractions import contraction_launches
 from nnjit.compiler.cpu.loops import LoopKernel
 from nnjit.compiler.cpu.naming import describe, kernel_name
@@ -15,12 +14,14 @@ from nnjit.compiler.cpu.text import (
     mangle,
     math_imports,
     parse_dim,
+    text_of,
     times,
     unmangle_all,
     used_symbols,
 )
+from nnjit.compiler.cpu.updates import copy_updates, place_updates, save_leaves
 from nnjit.compiler.cpu.values import Values
-from nnjit.compiler.fuse import INDEX_VIEWS, Fusion, input_maps
+from nnjit.compiler.fuse import Fusion
 from nnjit.compiler.groups import Buffer, Group, Launch
 from nnjit.graph import Node, users
 from nnjit.kernels.target import CODES, DTYPES
@@ -85,53 +86,10 @@ class Lowering:
             if n in inside and (n in self.roots or any(u not in inside for u in self.users[n]))
         ]  # fmt: skip
 
-    # -- updates in place
-    def place_updates(self) -> list[tuple[Node, Node]]:
-        """Give values the buffer of the leaf that they become, where every reader of the old value comes before.
-
-        Returns the (leaf, value) pairs that need a copy at the end.
-        """
-        copies, taken = [], set()
-        for leaf, value in self.graph.updates.items():
-            node = self.fusion.base(value)
-            if node is leaf:
-                continue
-            free = not node.is_leaf and node not in taken
-            if free and self.overwrites(leaf, node):
-                self.buffers[node] = self.buffer(leaf)
-                taken.add(node)
-            else:
-                copies.append((leaf, value))
-        return copies
-
-    def overwrites(self, leaf: Node, value: Node) -> bool:
-        """May `value` be written over `leaf` where it is computed?"""
-        home = self.fusion.of[value]
-        for reader in self.readers.get(leaf, []):
-            group = self.fusion.of[reader]
-            if group.index < home.index:
-                continue
-            if (
-                group.index > home.index
-                or home.kind != "loop"
-                or home.inner
-                or home.head is not None
-            ):
-                return False
-            if reader.op.name in INDEX_VIEWS or reader.op.kind == "random":
-                return False
-            maps = input_maps(reader, home.nodes[reader], ())
-            for x, m in zip(reader.inputs, maps, strict=True):
-                if self.fusion.base(x) is leaf:
-                    mine = plain(value.shape, home.nodes[value])
-                    if plain(x.shape, m).coefs != mine.coefs:
-                        return False
-        return True
-
     # -- groups
     def run(self) -> list[Launch]:
-        copies = self.place_updates()
-        self.save_leaves(copies)
+        copies = place_updates(self)
+        save_leaves(self, copies)
         for group in self.fusion.groups:
             if group.head is not None or any(n.op.kind == "contraction" for n in group.nodes):
                 contraction_launches(self, group)
@@ -141,35 +99,12 @@ class Lowering:
                 self.sink(group)
             else:
                 self.loop(group)
-        for leaf, value in copies:
-            source = self.fusion.base(value)
-            self.copy(self.saved.get(source, self.buffer(source)), self.buffer(leaf), leaf)
+        copy_updates(self, copies)
         return self.launches
 
-    def save_leaves(self, copies: list[tuple[Node, Node]]) -> None:
-        """Copy old values that are needed after their leaf may be gone, before all else.
-
-        These are outputs that are updated leaves, and leaves that another leaf becomes (a swap).
-        """
-        wanted = [*self.graph.outputs.values(), *(value for _, value in copies)]
-        for leaf in map(self.fusion.base, wanted):
-            if leaf in self.graph.updates and leaf not in self.saved:
-                old = self.work(f"old {leaf.name}", leaf.spec.size, leaf.dtype)
-                self.saved[leaf] = self.copy(self.buffer(leaf), old, leaf)
-
-    def copy(self, source: Buffer, target: Buffer, node: Node) -> Buffer:
-        code = CODES[node.dtype]
-        body = ("for i in range(lo, hi):", "    y0[i] = x0[i]")
-        template = Template(
-            f"copy_{code}", f"copy_{code}: y0 = x0, flat", (), (), (("x0", code), ("y0", code)), body,
-            dim_text(node.spec.size), grain=FLAT_GRAIN,
-        )  # fmt: skip
-        self.emit(template, [source, target], [1], [node], "copy")
-        return target
-
     def emit(
-        self, template: Template, buffers: Sequence[Buffer], writes: Sequence[int], nodes: Sequence[Node],
-        ops: str, flops: Sequence[Dim] = (), flat: bool = False,
+        self, template: Template, buffers: Sequence[Buffer], writes: Sequence[int],
+        nodes: Sequence[Node], ops: str, flops: Sequence[Dim] = (), flat: bool = False,
     ) -> None:  # fmt: skip
         scopes = tuple(dict.fromkeys(n.scope for n in nodes if n.scope))
         self.launches.append(
@@ -179,7 +114,7 @@ class Lowering:
     def params(
         self, values: Values, outputs: Sequence[Node]
     ) -> tuple[list[tuple[str, str]], list[Buffer], list[int]]:
-        """Parameters of a loop kernel: x0.. are read, y0.. written, z0.. read and then overwritten."""
+        """Parameters of a loop kernel: x0.. are read, y0.. written, z0.. both."""
         reads = values.buffers_read()
         written = {self.buffer(n): n for n in outputs}
         names: list[tuple[str, str]] = []
@@ -222,8 +157,8 @@ class Lowering:
         self.finish(kernel, names, buffers, writes, group, values)
 
     def finish(
-        self, kernel: LoopKernel, names: list[tuple[str, str]], buffers: list[Buffer], writes: list[int],
-        group: Group, values: Values,
+        self, kernel: LoopKernel, names: list[tuple[str, str]], buffers: list[Buffer],
+        writes: list[int], group: Group, values: Values,
     ) -> None:  # fmt: skip
         body = kernel.lines.text
         flat = len(kernel.loops) == 1 and not group.inner
@@ -235,14 +170,11 @@ class Lowering:
         if kernel.scratch:
             scratch = times(kernel.scratch[0], SIZES[kernel.scratch[1]])
         name = kernel_name(group, values, flat)
-        params = {base: p for base, p in values.params.items()}
-        params |= dict(
-            zip(getattr(kernel, "sinks", ()), getattr(kernel, "targets", ()), strict=True)
-        )
+        params = values.params | kernel.results
         template = Template(
             name, describe(name, flat and group.kind == "loop", values, kernel, params),
             tuple(math_imports(body)), used_symbols(body, self.symbols), tuple(names), tuple(body),
-            trip_text(kernel.trip), scratch if isinstance(scratch, int) else dim_text(scratch),
+            text_of(kernel.trip), scratch if isinstance(scratch, int) else dim_text(scratch),
             grain,
         )  # fmt: skip
         self.emit(
@@ -276,11 +208,13 @@ class Lowering:
         body = reduce_partials(kernel.sums, kernel.kept_size, kernel.partials)
         pairs = [(f"p{k}", CODES[b.spec.dtype]) for k, b in enumerate(partials)]
         pairs += [(f"y{k}", CODES[n.dtype]) for k, n in enumerate(sinks)]
-        name = f"join_{'_'.join(dict.fromkeys(n.op.name for n in sinks))}_{kernel.partials}_{pairs[0][1]}"
-        doc = f"{name}: y[i] = the {kernel.partials} partial results p[i], p[i + {dim_text(kernel.kept_size)}], … joined in order"
+        ops = "_".join(dict.fromkeys(n.op.name for n in sinks))
+        name = f"join_{ops}_{kernel.partials}_{pairs[0][1]}"
+        places = f"p[i], p[i + {dim_text(kernel.kept_size)}], …"
+        doc = f"{name}: y[i] = the {kernel.partials} partial results {places} joined in order"
         template = Template(
-            name, doc, tuple(math_imports(body)), used_symbols(body, self.symbols), tuple(pairs), tuple(body),
-            trip_text(kernel.kept_size), grain=FLAT_GRAIN // kernel.partials,
+            name, doc, tuple(math_imports(body)), used_symbols(body, self.symbols), tuple(pairs),
+            tuple(body), text_of(kernel.kept_size), grain=FLAT_GRAIN // kernel.partials,
         )  # fmt: skip
         buffers = [*partials, *(self.buffer(n) for n in sinks)]
         self.emit(template, buffers, range(len(partials), len(buffers)), sinks, "join")
@@ -289,10 +223,6 @@ class Lowering:
 def accumulated(n: Node) -> str:
     """The dtype of a reduction's partial results."""
     return n.dtype
-
-
-def trip_text(dim: Dim) -> int | str:
-    return dim if isinstance(dim, int) else dim_text(dim)
 
 
 def ops_text(nodes: Sequence[Node]) -> str:

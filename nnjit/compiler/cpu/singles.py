@@ -1,12 +1,12 @@
-"""Groups of one Node that have a template of their own: pooling, gather and scatter, concatenation."""
+"""Groups of one Node that have a template of their own: pooling, gather, scatter, concatenation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnjit.compiler.cpu.naming import wrapped
-from nnjit.compiler.cpu.text import dim_text, sum_text, times, used_symbols
+from nnjit.compiler.cpu.text import dim_text, int_of, sum_text, text_of, times, used_symbols
 from nnjit.compiler.groups import Buffer, Group
 from nnjit.graph import Node
 from nnjit.kernels import window
@@ -51,15 +51,6 @@ def launch(low: Lowering, group: Group) -> None:
         raise AssertionError(f"no kernel for {n!r}")
 
 
-def text_of(d: Dim) -> int | str:
-    return d if isinstance(d, int) else dim_text(d)
-
-
-def int_of(d: Dim) -> int:
-    assert isinstance(d, int), d
-    return d
-
-
 def by_name(low: Lowering, n: Node, t: Template, roles: dict[str, Node], ops: str = "") -> None:
     """Launch a template whose params have these names; what is not an input is written."""
     buffers: list[Buffer] = []
@@ -75,11 +66,14 @@ def by_name(low: Lowering, n: Node, t: Template, roles: dict[str, Node], ops: st
     low.emit(t, buffers, writes, [n], ops or n.op.name, flops)
 
 
-def geometry(n: Node, image: Node) -> tuple:
-    """The arguments that all pooling templates begin with; image is what the window slides over."""
+def geometry(n: Node, image: Node) -> dict[str, Any]:
+    """The arguments that all pooling templates take; image is what the window slides over."""
     batch, h, w, c = image.shape
-    return (text_of(batch), *(int_of(d) for d in (h, w, c)), n.attrs["window"], n.attrs["strides"], n.attrs["padding"],
-            CODES[n.dtype if n.dtype.startswith("float") else n.inputs[0].dtype])  # fmt: skip
+    floats = n if n.dtype.startswith("float") else n.inputs[0]
+    names = ("n", "h", "w", "c", "window", "strides", "padding", "dtype")
+    values = (text_of(batch), int_of(h), int_of(w), int_of(c), n.attrs["window"],
+              n.attrs["strides"], n.attrs["padding"], CODES[floats.dtype])  # fmt: skip
+    return dict(zip(names, values, strict=True))
 
 
 def max_pool(low: Lowering, n: Node) -> None:
@@ -92,7 +86,7 @@ def max_pool(low: Lowering, n: Node) -> None:
     ]
     value = next((u for u in same if u.op.name == "max_pool"), None)
     index = next((u for u in same if u.op.name == "max_pool_index"), None)
-    t = window.max_pool(*geometry(n, x), with_index=index is not None)
+    t = window.max_pool(**geometry(n, x), with_index=index is not None)
     roles = {"x": x, "y": n if value is None else value, "index": n if index is None else index}
     low.done |= {u for u in (value, index) if u is not None}
     buffers, writes = [], []
@@ -117,7 +111,7 @@ def pool(low: Lowering, n: Node) -> None:
     if "count_include_pad" in n.attrs:
         options["count_include_pad"] = n.attrs["count_include_pad"]
     image = n if n.op.name.endswith("_grad") else n.inputs[0]
-    t = make(*geometry(n, image), **options)
+    t = make(**geometry(n, image), **options)
     by_name(low, n, t, dict(zip(names, (*n.inputs, n), strict=True)))
 
 
@@ -139,9 +133,10 @@ def concatenate(low: Lowering, n: Node) -> None:
     for x in n.inputs:
         size = product(x.shape[axis:])
         target = sum_text([("i", total), *offset, ("j", 1)])
+        source = sum_text([("i", size), ("j", 1)])
         body += [
             f"    for j in range({dim_text(size)}):",
-            f"        y0[{target}] = {names[low.fusion.base(x)]}[{sum_text([('i', size), ('j', 1)])}]",
+            f"        y0[{target}] = {names[low.fusion.base(x)]}[{source}]",
         ]
         offset.append(("", size))
     name = f"concatenate_{len(n.inputs)}_axis{axis}_{code}"

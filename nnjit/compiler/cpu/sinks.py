@@ -1,7 +1,8 @@
 """Reductions over leading or middle axes as kernels, with what feeds them elementwise fused in.
 
-Loops run in memory order. Where the first axis is reduced, a number of partial results fixed by the kernel is computed
-(one per trip index) and added up in order by a second kernel, so the result does not depend on who computes what.
+Loops run in memory order. Where the first axis is reduced, a number of partial results fixed by the
+kernel is computed (one per trip index) and added up in order by a second kernel, so the result does
+not depend on who computes what.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class SinkKernel(LoopKernel):
     def write_sinks(self, targets: Sequence[str]) -> None:
         """The body; targets are the parameters that take the sums (partials or results)."""
         self.targets = list(targets)
+        self.results = dict(zip(self.sinks, targets, strict=True))
         self.uses = self.v.occurrences(self.v.nodes)
         self.seed_lines()
         self.load_uses(0, list(self.v.access), self.uses)
@@ -129,7 +131,9 @@ class SinkKernel(LoopKernel):
         self.lines.level -= 1
 
     def walk(self, opened: int) -> None:
-        """Open the loops one by one; the innermost either adds into memory or sums up locally first."""
+        """Open the loops one by one; the innermost either adds into memory or sums up locally
+        first.
+        """
         loop = self.loops[opened]
         rest = self.loops[opened:]
         if all(x.reduced for x in rest):
@@ -142,7 +146,7 @@ class SinkKernel(LoopKernel):
         self.lines.loop(loop.name, *self.bounds(loop))
         self.load_uses(opened + 1, list(self.v.access), self.uses)
         if opened + 1 == len(self.loops):
-            self.cell()
+            self.write_cell()
             self.add_to_memory([[self.v.name(self.v.keys[n][0])] for n in self.sinks])
             self.store(self.outputs)
         else:
@@ -150,7 +154,9 @@ class SinkKernel(LoopKernel):
         self.lines.level -= 1
 
     def unrolled(self, opened: int) -> None:
-        """Rows of the last axis, four at a time, so that the sums pass through the cache a quarter as often."""
+        """Rows of the last axis, four at a time, so that the sums pass through the cache a quarter
+        as often.
+        """
         row, column = self.loops[opened:]
         first, last = self.bounds(row)
         stop = f"{last} - {UNROLL - 1}"
@@ -163,7 +169,7 @@ class SinkKernel(LoopKernel):
         self.load_uses(opened + 1, list(self.v.access), self.uses)
         self.lines.loop(column.name, "0", dim_text(column.extent))
         self.load_uses(opened + 2, list(self.v.access), self.uses)
-        self.cell()
+        self.write_cell()
         self.add_to_memory([[self.v.name(self.v.keys[n][0])] for n in self.sinks])
         self.lines.level -= 2
 
@@ -179,12 +185,12 @@ class SinkKernel(LoopKernel):
             for level in (opened + 1, opened + 2):
                 keys = [k for k in self.v.access if k not in by_column]
                 self.load_uses(level, keys, self.uses)
-            self.cell()
+            self.write_cell()
             for out, n in zip(values, self.sinks, strict=True):
-                key = self.v.keys[n][0]
-                if not self.v.name(key).startswith("v"):
-                    self.v.bind(key, self.v.name(key), 2, self.lines, force=True)
-                out.append(self.v.name(key))
+                fed = self.v.keys[n][0]
+                if not self.v.name(fed).startswith("v"):
+                    self.v.bind(fed, self.v.name(fed), 2, self.lines, force=True)
+                out.append(self.v.name(fed))
         self.loops = loops
         self.add_to_memory(values)
 
@@ -208,7 +214,7 @@ class SinkKernel(LoopKernel):
         for k in range(opened, len(self.loops)):
             self.lines.loop(self.loops[k].name, *self.bounds(self.loops[k]))
             self.load_uses(k + 1, list(self.v.access), self.uses)
-        self.cell()
+        self.write_cell()
         index = next((loop.name for loop in self.loops if loop.reduced), "0")
         for n, a in zip(self.sinks, self.sums, strict=True):
             for line in a.add(self.v.name(self.v.keys[n][0]), index):
@@ -220,7 +226,7 @@ class SinkKernel(LoopKernel):
             value = a.result if how == "=" else a.join(f"{name}[{place}]", a.result)
             self.lines.add(f"{name}[{place}] = {value}")
 
-    def cell(self) -> None:
+    def write_cell(self) -> None:
         """The elementwise part at one index."""
         self.bind_nodes(self.cells, self.uses)
 

@@ -51,8 +51,21 @@ def dim_text(dim: Dim) -> str:
     return " * ".join([*head, *map(mangle, dim.symbols)])
 
 
+def text_of(d: Dim) -> int | str:
+    """A dim as templates take it: an int, or text over the symbols."""
+    return d if isinstance(d, int) else dim_text(d)
+
+
+def int_of(d: Dim) -> int:
+    """A dim that is sure to be a number."""
+    assert isinstance(d, int), d
+    return d
+
+
 def sum_text(terms: Sequence[tuple[str, Dim]]) -> str:
-    """Terms (variable or '', coefficient) as 'i * 32 + j'; zero terms left out, '0' if none is left."""
+    """Terms (variable or '', coefficient) as 'i * 32 + j'; zero terms left out, '0' if none is
+    left.
+    """
     out = ""
     for name, factor in terms:
         if factor == 0:

@@ -1,8 +1,8 @@
 """The text of values inside a kernel: loads, expressions, locals.
 
-A value is bound once per place: to a local, or, where it is short and used once, to its own text. `Values` knows the
-parameters of the kernel under construction and what each key (a Node of the group, or a use of something outside of it)
-is called at the moment.
+A value is bound once per place: to a local, or, where it is short and used once, to its own text.
+`Values` knows the parameters of the kernel under construction and what each key (a Node of the
+group, or a use of something outside of it) is called at the moment.
 """
 
 from __future__ import annotations

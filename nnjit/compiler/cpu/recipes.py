@@ -1,0 +1,53 @@
+"""Which template computes a contraction Node, and with which sizes."""
+
+from __future__ import annotations
+
+from nnjit.compiler.cpu.text import int_of, text_of
+from nnjit.graph import Node
+from nnjit.kernels.contraction import matmul_template
+from nnjit.kernels.convolution import conv2d, conv2d_dx
+from nnjit.kernels.convolution_grad import conv2d_dw
+from nnjit.kernels.geometry import Conv
+from nnjit.kernels.recipe import Epilogue, Recipe
+from nnjit.kernels.target import CODES
+from nnjit.spec import product
+
+
+def recipe_of(n: Node, name: str, epilogue: Epilogue) -> Recipe:
+    """The kernels of one contraction Node."""
+    code = CODES[n.dtype]
+    if n.op.name == "matmul":
+        a = n.inputs[0]
+        rows, columns = n.shape[-2:]
+        depth = a.shape[-2] if n.attrs["transpose_a"] else a.shape[-1]
+        batch = text_of(product(n.shape[:-2])) if n.rank > 2 else None
+        return matmul_template(
+            name, text_of(rows), text_of(columns), text_of(depth),
+            transpose_a=n.attrs["transpose_a"], transpose_b=n.attrs["transpose_b"],
+            dtype=code, batch=batch, epilogue=epilogue,
+        )  # fmt: skip
+    conv = conv_of(n)
+    if n.op.name == "conv2d":
+        return conv2d(name, conv, dtype=code, epilogue=epilogue)
+    if n.op.name == "conv2d_dx":
+        return conv2d_dx(name, conv, dtype=code, epilogue=epilogue)
+    return conv2d_dw(name, conv, dtype=code)
+
+
+def conv_of(n: Node) -> Conv:
+    """The geometry of a convolution Node, whichever of the three it is."""
+    first, second = n.inputs
+    if n.op.name == "conv2d":
+        batch, h, w, c = first.shape
+        kh, kw, _, o = second.shape
+    elif n.op.name == "conv2d_dx":
+        batch, h, w, c = n.shape
+        kh, kw, _, o = second.shape
+    else:
+        batch, h, w, c = first.shape
+        kh, kw, _, o = n.shape
+    sizes = [int_of(d) for d in (h, w, c, o, kh, kw)]
+    return Conv(
+        text_of(batch), sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5],
+        n.attrs["strides"], n.attrs["padding"], n.attrs["dilation"], n.attrs["groups"],
+    )  # fmt: skip
