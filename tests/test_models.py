@@ -249,7 +249,7 @@ def test_functional_with_two_inputs_and_outputs(device):
     inputs, onehot = [X, X[:, :2]], np.eye(3)[LABELS]
     history = model.fit(inputs, [X[:, :1], onehot], verbose=0, epochs=2)
     logs = model.evaluate({"a": X, "b": X[:, :2]}, [X[:, :1], onehot], verbose=0, return_dict=True)
-    assert list(logs) == ["loss", "p_loss", "multiply_loss", "p_mean_absolute_error"]
+    assert list(logs) == ["loss", "p_loss", "multiply_loss", "p_mae"]
     assert logs["loss"] == pytest.approx(logs["p_loss"] + 0.5 * logs["multiply_loss"], rel=1e-5)
     assert history.history["loss"][1] < history.history["loss"][0]
     p, q = model.predict(inputs)

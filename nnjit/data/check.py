@@ -68,6 +68,15 @@ def check_labels(labels: np.ndarray, classes: int, name: str = "y") -> None:
         )
 
 
+def check_binary(labels: np.ndarray, name: str = "y") -> None:
+    """DataError unless every label lies between 0 and 1, as binary cross-entropy needs it."""
+    if labels.size and (labels.min() < 0 or labels.max() > 1):
+        row, value = _row(labels, np.flatnonzero((labels.ravel() < 0) | (labels.ravel() > 1))[0])
+        raise DataError(
+            f"{name}: row {row} has label {value:g}; binary cross-entropy takes labels from 0 to 1"
+        )
+
+
 def _row(array: np.ndarray, flat: int) -> tuple[int, float]:
     return int(np.unravel_index(flat, array.shape)[0]), array.ravel()[flat].item()
 

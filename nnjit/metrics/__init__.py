@@ -114,4 +114,8 @@ def get(given: Any, y_true: Spec | None = None, y_pred: Spec | None = None) -> M
     if isinstance(given, str) and given not in REGISTRY.items:
         lookup("metric", given, dict.fromkeys([*REGISTRY.items, *CHOICES]))
     found = REGISTRY.get(given)
-    return found if found is None or isinstance(found, Metric) else FunctionMetric(found)
+    if found is not None and not isinstance(found, Metric):
+        found = FunctionMetric(found)
+    if isinstance(given, str):  # as Keras: history["mae"] for metrics=["mae"]
+        found.name = given
+    return found

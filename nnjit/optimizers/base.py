@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any, ClassVar
 
+import numpy as np
+
 from nnjit import ops, schedules
 from nnjit.errors import ArgumentError
 from nnjit.graph import Node
@@ -123,6 +125,8 @@ class Optimizer(Configurable):
     def learning_rate(self, value: Any) -> None:
         if self._learning_rate is None:
             raise ArgumentError(f"{self.name}: its learning rate is a schedule and cannot be set")
+        if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+            raise ArgumentError(f"{self.name}: learning_rate={value!r}: expected a number")
         self._check(learning_rate=float(value))
         self._learning_rate.assign(float(value))
 

@@ -5,16 +5,19 @@ Arrays stay as they are (no copy, no cast of the whole); casting happens batch b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from nnjit import losses
 from nnjit.compiled import Output
 from nnjit.data.batches import Batches
 from nnjit.data.check import (
     as_array,
+    check_binary,
     check_finite,
     check_labels,
     check_lengths,
@@ -79,7 +82,9 @@ def feed(
                 check_labels(array, o.classes, f"{where}{o.key}")
             else:
                 check_finite(array, f"{where}{o.key}")
-        weight = _weights(sample_weight, class_weight, [a for _, a in targets], where)
+                if isinstance(o.loss, losses.BinaryCrossentropy):
+                    check_binary(array, f"{where}{o.key}")
+        weight = _weights(sample_weight, class_weight, targets, where)
         if weight is not None:
             result.arrays[WEIGHT], result.dtypes[WEIGHT] = weight, "float32"
             batch = model.outputs[0].shape[0]
@@ -154,7 +159,7 @@ def _int_dtype(model: Any) -> str:
 def _targets(model: Any, compiled: Any, y: Any, where: str) -> list[tuple[Output, np.ndarray]]:
     """The outputs that have labels, with them."""
     names = model.output_names
-    losses = compiled.loss_objects()
+    found_losses = compiled.loss_objects()
     if isinstance(y, Mapping):
         for name in y:
             if name not in names:
@@ -170,7 +175,7 @@ def _targets(model: Any, compiled: Any, y: Any, where: str) -> list[tuple[Output
             "give a list in this order or a dict"
         )
     arrays = []
-    for name, loss, value in zip(names, losses, given, strict=True):
+    for name, loss, value in zip(names, found_losses, given, strict=True):
         label = f"{where}y" if len(names) == 1 else f"{where}y[{name!r}]"
         if value is None and loss is not None:
             raise DataError(f"{label} is missing: the loss {loss.name!r} needs labels")
@@ -212,7 +217,7 @@ def _check_label_shape(o: Output, array: np.ndarray, where: str) -> None:
 def _weights(
     sample_weight: Any,
     class_weight: Mapping[int, float] | None,
-    targets: Sequence[np.ndarray],
+    targets: Sequence[tuple[Output, np.ndarray]],
     where: str,
 ) -> np.ndarray | None:
     """Weights per sample from sample_weight, class_weight, or their product."""
@@ -224,10 +229,31 @@ def _weights(
         return weight
     if len(targets) != 1:
         raise ArgumentError("class_weight: works for models with one output; use sample_weight")
-    y = targets[0]
-    labels = y.argmax(axis=-1) if y.ndim > 1 and y.shape[-1] > 1 else y.reshape(len(y))
-    table = {int(k): float(v) for k, v in class_weight.items()}
+    ((output, y),) = targets
+    several = y.ndim > 1 and y.shape[-1] > 1
+    if y.ndim > 2 or (several and output.classes is not None):
+        raise ArgumentError("class_weight: works for one class per sample; use sample_weight")
+    labels = y.argmax(axis=-1) if several else y.reshape(len(y))
+    table = _class_table(class_weight, y.shape[-1] if several else output.classes)
     classes = np.unique(labels)
-    by_class = np.array([table.get(int(c), 1.0) for c in classes], np.float32)
+    by_class = np.array([table.get(float(c), 1.0) for c in classes], np.float32)
     own = by_class[np.searchsorted(classes, labels)]
     return own if weight is None else weight.reshape(len(weight)) * own
+
+
+def _class_table(given: Any, classes: int | None) -> dict[float, float]:
+    """class_weight as numbers; ArgumentError says what is none, or no class."""
+    if not isinstance(given, Mapping):
+        raise ArgumentError(f"class_weight={given!r}: expected a dict from class to weight")
+    try:
+        table = {float(k): float(v) for k, v in given.items()}
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            f"class_weight={given!r}: expected class numbers and weights, like {{0: 1.0, 1: 2.5}}"
+        ) from None
+    if not all(math.isfinite(v) and v >= 0 for v in table.values()):
+        raise ArgumentError(f"class_weight={given!r}: expected finite weights from 0")
+    for k in table:
+        if classes is not None and k not in range(classes):
+            raise ArgumentError(f"class_weight: no class {k:g}; there are 0 to {classes - 1}")
+    return table

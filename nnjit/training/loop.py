@@ -7,7 +7,7 @@ step), and the callbacks' own state.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,7 +20,7 @@ from nnjit.training.checkpoint import BackupAndRestore, Cursor, Snapshot, restor
 from nnjit.training.feeds import Feed, feed
 from nnjit.training.history import History
 from nnjit.training.progress import progress
-from nnjit.training.testing import run_test
+from nnjit.training.testing import check_counts, run_test
 
 
 def fit(
@@ -44,8 +44,10 @@ def fit(
 ) -> History:
     """See `Model.fit`."""
     model.need_compiled("fit")
-    _check(epochs=epochs, initial_epoch=initial_epoch, steps_per_epoch=steps_per_epoch,
-           validation_steps=validation_steps)  # fmt: skip
+    check_counts(0, epochs=epochs, initial_epoch=initial_epoch)
+    check_counts(1, steps_per_epoch=steps_per_epoch, validation_steps=validation_steps,
+                 validation_batch_size=validation_batch_size)  # fmt: skip
+    due = _due(validation_freq)
     data = feed(model, x, y, sample_weight, class_weight)
     held = None
     if validation_data is not None:
@@ -66,13 +68,6 @@ def fit(
         def validate():
             return run_test(model, held, size, validation_steps, run.callbacks)
 
-    def due(epoch):
-        return (
-            (epoch + 1) % validation_freq == 0
-            if isinstance(validation_freq, int)
-            else epoch + 1 in validation_freq
-        )
-
     model.stop_training = False
     try:
         run.train(initial_epoch, epochs, validate, due, history)
@@ -81,11 +76,16 @@ def fit(
     return history
 
 
-def _check(**options: Any) -> None:
-    for name, value in options.items():
-        least = 0 if name in ("initial_epoch", "epochs") else 1
-        if value is not None and (not isinstance(value, int | np.integer) or value < least):
-            raise ArgumentError(f"{name}={value!r}: expected a whole number from {least}")
+def _due(frequency: Any) -> Callable[[int], bool]:
+    """Whether an epoch (from 0) ends with validation: every n-th, or those in a list (from 1)."""
+    if isinstance(frequency, int | np.integer):
+        check_counts(1, validation_freq=frequency)
+        return lambda epoch: (epoch + 1) % frequency == 0
+    if not isinstance(frequency, list | tuple | set | range):
+        raise ArgumentError(
+            f"validation_freq={frequency!r}: expected a whole number or a list of epochs"
+        )
+    return lambda epoch: epoch + 1 in frequency
 
 
 def _listed(callbacks: Any) -> list[Callback]:

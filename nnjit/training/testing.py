@@ -10,11 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from nnjit.errors import ArgumentError
 from nnjit.graph import Node
 from nnjit.layers.calls import tree_map
 from nnjit.training.callbacks import Callback, CallbackList
 from nnjit.training.feeds import Feed, feed
 from nnjit.training.progress import level, metrics_text, rate_text
+
+
+def check_counts(least: int, **options: Any) -> None:
+    """ArgumentError unless each option is None or a whole number from `least`."""
+    for name, value in options.items():
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if value is not None and (not whole or value < least):
+            raise ArgumentError(f"{name}={value!r}: expected a whole number from {least}")
 
 
 def evaluate(
@@ -28,6 +37,7 @@ def evaluate(
     callbacks: Sequence[Callback] | None,
 ) -> dict[str, float]:
     """See `Model.evaluate`."""
+    check_counts(1, batch_size=batch_size, steps=steps)
     shown = level(verbose)
     model.need_compiled("evaluate")
     data = feed(model, x, y, sample_weight)
@@ -77,6 +87,7 @@ def predict(
     callbacks: Sequence[Callback] | None,
 ) -> Any:
     """The outputs for all rows; batch_size None: as one batch."""
+    check_counts(1, batch_size=batch_size, steps=steps)
     shown = level(verbose) if verbose != "auto" else 0
     data = feed(model, x, training=False)
     if callbacks is None and not shown and (batch_size is None or len(data) <= batch_size):

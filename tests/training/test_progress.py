@@ -48,7 +48,7 @@ def test_a_line_per_epoch(device, capsys):
     number = r"\d\.\d+(e-\d+)?"
     pattern = (
         rf"Epoch \d/2 - \S+s - \S+/step - [\d,]+ samples/s - loss: {number} - "
-        rf"mean_absolute_error: {number} - val_loss: {number} - val_mean_absolute_error: {number}"
+        rf"mae: {number} - val_loss: {number} - val_mae: {number}"
     )
     assert len(lines) == 2
     assert all(re.fullmatch(pattern, line) for line in lines), lines
