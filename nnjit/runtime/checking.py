@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nnjit.compiler.pipeline import with_inputs
 from nnjit.errors import GraphError, NumericError
 from nnjit.graph import Node, interpret, walk
 
@@ -23,7 +24,7 @@ def check_launches(executable: Any, bound: Any, arrays: Mapping[str, np.ndarray]
     plan = executable.compiled
     values = {**{k: v.copy() for k, v in executable.store.arrays.items()}, **arrays}
     want: dict[Node, np.ndarray] = {}
-    interpret(plan.graph, values, trace=want)
+    interpret(with_inputs(plan.graph, executable.inputs), values, trace=want)
     rounding = precision(want)
     held: dict[Any, list[Node]] = {}
     for n, b in plan.buffers.items():

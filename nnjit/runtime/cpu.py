@@ -44,7 +44,8 @@ class LoadReport:
         total = self.hits + self.resident + len(self.misses)
         parts = [f"{self.hits} cached", f"{self.resident} loaded before"]
         if self.misses:
-            by = f" by {self.workers} workers" if self.workers else ""
+            many = "" if self.workers == 1 else "s"
+            by = f" by {self.workers} worker{many}" if self.workers else ""
             parts.append(f"{len(self.misses)} compiled in {self.compile_seconds:.1f} s{by}")
         lines = [f"kernels: {total} ({', '.join(parts)}), loader {self.loader}", *self.notes]
         return "\n  ".join([*lines, *(f"{name}: {reason}" for name, reason in self.misses)])

@@ -11,7 +11,7 @@ import numpy as np
 from nnjit import config
 from nnjit.compiler.plan import Arrangement
 from nnjit.graph import Graph
-from nnjit.runtime import cpu, driver
+from nnjit.runtime import cpu, debug, driver
 from nnjit.runtime.binding import address, words_of
 from nnjit.runtime.checking import check_launches
 from nnjit.runtime.planned import PlannedExecutable
@@ -68,8 +68,9 @@ class CpuExecutable(PlannedExecutable):
         program = np.zeros((len(rows), driver.COLUMNS), np.int64)
         for k, row in enumerate(rows):
             serial = driver.SERIAL if row.chunks == 1 else 0
+            where = base + 8 * starts[k]
             program[k, :7] = (
-                self.addresses[k], base + 8 * starts[k], row.trip, row.chunks, serial, counts[k], row.align,
+                self.addresses[k], where, row.trip, row.chunks, serial, counts[k], row.align,
             )  # fmt: skip
         fixed = all(n.op.name != "input" for n in self.output_leaves())
         outputs = self.outputs(a, {}) if fixed else None
@@ -83,6 +84,8 @@ class CpuExecutable(PlannedExecutable):
             bound = self.ready(arrays, extents)
             if config.check():
                 check_launches(self, bound, arrays)
+            elif config.debug() >= 2:
+                debug.timed(self, bound)
             else:
                 driver.run(bound.program)
             return (

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from nnjit.compiler.pipeline import optimise
+from nnjit import config
+from nnjit.compiler.passes import expand
 from nnjit.config import DEVICES
 from nnjit.errors import ArgumentError, DTypeError, NnjitError, ShapeError, nearest
 from nnjit.graph import Graph, Node, bind_symbols, interpret
@@ -25,13 +26,20 @@ def build(graph: Graph, store: Store, device: str = "cpu") -> Executable:
         raise ArgumentError(f"unknown device {device!r}{nearest(device, DEVICES)}")
     if device == "interpret":
         return InterpretExecutable(graph, store)
+    made: Executable
     if device == "python":
         from nnjit.runtime.device_python import PythonExecutable
 
-        return PythonExecutable(graph, store)
-    from nnjit.runtime.device_cpu import CpuExecutable
+        made = PythonExecutable(graph, store)
+    else:
+        from nnjit.runtime.device_cpu import CpuExecutable
 
-    return CpuExecutable(graph, store)
+        made = CpuExecutable(graph, store)
+    if config.debug() >= 1:
+        from nnjit.runtime import debug
+
+        debug.built(made)
+    return made
 
 
 class Executable:
@@ -86,8 +94,7 @@ class InterpretExecutable(Executable):
     """
 
     def __init__(self, graph: Graph, store: Store):
-        super().__init__(optimise(graph), store)
-        self.inputs = graph.leaves("input")
+        super().__init__(expand(graph), store)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         arrays, _ = self.check_inputs(inputs)

@@ -12,6 +12,7 @@ from nnjit.compiler.pipeline import compile_graph, source
 from nnjit.compiler.plan import Arrangement, Plan
 from nnjit.graph import Graph, Node
 from nnjit.kernels.template import render, signature
+from nnjit.runtime import debug
 from nnjit.runtime.binding import Binder, Memory, Row, named, row_of
 from nnjit.runtime.cache import KernelSource
 from nnjit.runtime.executable import Executable
@@ -63,6 +64,8 @@ class PlannedExecutable(Executable):
         if found is None or stale or found.generation != self.memory.generation:
             arrangement = self.compiled.arrange(extents)
             self.memory.reserve(arrangement, config.threads())
+            if config.debug() >= 1:
+                debug.arranged(self.graph.name, arrangement)
             if len(self.bounds) >= KEPT_BOUNDS:
                 self.bounds.pop(next(iter(self.bounds)))
             found = self.bounds[key] = self.bind(arrangement)
