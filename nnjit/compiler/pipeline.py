@@ -8,6 +8,8 @@ the graph after each pass.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 
 from nnjit import config
 from nnjit.compiler.cpu.lower import lower
@@ -15,19 +17,27 @@ from nnjit.compiler.fuse import Fusion, fuse
 from nnjit.compiler.merge import Layout, merge_updates
 from nnjit.compiler.passes import PASSES
 from nnjit.compiler.plan import Plan, make_plan
-from nnjit.graph import Graph, show, verify
+from nnjit.graph import Graph, Node, show, verify
 from nnjit.kernels.template import render
 
 
 def optimise(graph: Graph) -> Graph:
     """All passes, in order."""
+    inputs = graph.leaves("input")
     for run in PASSES:
         graph = run(graph)
         if config.check():
-            verify(graph)
+            verify(with_inputs(graph, inputs))
         if config.debug() >= 3:
             print(f"-- after {run.__name__}\n{show(graph)}", file=sys.stderr)
     return graph
+
+
+def with_inputs(graph: Graph, inputs: Sequence[Node]) -> Graph:
+    """The graph with these inputs in it, used or not: a symbol may stand in the shape of an input
+    that simplifying has removed.
+    """
+    return replace(graph, outputs={**graph.outputs, **{f"input {n.name}": n for n in inputs}})
 
 
 def compile_graph(graph: Graph, layout: Layout | None = None) -> Plan:

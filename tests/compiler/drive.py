@@ -68,7 +68,8 @@ def compare_steps(
     ex = executable or build(graph, store, device)
     oracle = optimise(graph)
     for step, batch in enumerate(batches):
-        given = feed(graph, dict.fromkeys(graph.symbols, batch), seed=step)
+        extents = {s: batch + k for k, s in enumerate(graph.symbols)}
+        given = feed(graph, extents, seed=step)
         before = {k: a.copy() for k, a in store.arrays.items()}
         outputs, updates = interpret(oracle, {**before, **given}, dtype="float64")
         got = ex.run(given)

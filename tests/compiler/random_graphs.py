@@ -37,8 +37,9 @@ class Builder:
         self.inputs = [input_node("x", Spec(("batch", 4), floats)),
                        input_node("y", Spec(("batch", 3, 4), floats)),
                        input_node("k", Spec(("batch",), "int32")),
-                       input_node("i", Spec(("batch", 3, 4, 2), floats))]  # fmt: skip
-        self.pool = [*self.inputs[:2], *(v.node for v in self.variables[:-2])]
+                       input_node("i", Spec(("batch", 3, 4, 2), floats)),
+                       input_node("t", Spec(("batch", "time", 4), floats))]  # fmt: skip
+        self.pool = [*self.inputs[:2], self.inputs[4], *(v.node for v in self.variables[:-2])]
         self.stream = 0
 
     # -- picking
@@ -231,7 +232,7 @@ class Builder:
             outputs["view"] = ops.reshape(self.rng.choice(self.pool[:12]), (-1,))
         if self.rng.random() < 0.2:
             outputs["constant"] = ops.as_node(np.arange(3.0).astype(self.floats))
-        return Graph("random", {**outputs, "x": self.inputs[0]}, updates)
+        return Graph("random", {**outputs, "x": self.inputs[0], "t": self.inputs[4]}, updates)
 
 
 def random_graph(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nnjit.compiler.pipeline import optimise
-from nnjit.graph import Graph, input_node, interpret
+from nnjit.graph import Graph, input_node, interpret, rebuilt
 from nnjit.runtime import cpu
 from nnjit.runtime.executable import build
 from nnjit.runtime.store import Store
@@ -34,8 +34,6 @@ def graph_of(row: Row, floats: str) -> Graph:
 
 def renamed(graph: Graph, prefix: str) -> Graph:
     """Every input and output named `prefix.name`."""
-    from nnjit.graph import rebuilt
-
     new = {}
     for n in graph.nodes():
         if n.op.name == "input":

@@ -12,15 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnjit import ops
+from nnjit.compiler.cpu import lower, updates
 from nnjit.compiler.fuse import fuse
 from nnjit.compiler.pipeline import optimise
-from nnjit.graph import Graph, input_node
+from nnjit.graph import Graph, input_node, rebuilt, walk
+from nnjit.runtime import binding
+from nnjit.runtime.executable import build
+from nnjit.runtime.store import Store
 from nnjit.spec import Spec
 from tests.compiler.drive import Variable, compare_steps
 from tests.compiler.random_graphs import random_graph
 
 seeds = st.integers(0, 2**32 - 1)
-DEVICES = pytest.mark.parametrize("device", ["python", "cpu"])
 
 
 @settings(max_examples=120, derandomize=True, deadline=None, database=None)
@@ -58,18 +61,11 @@ def test_groups_run_after_what_they_read(seed):
 
 
 # ---------------------------------------------------------------------------------------- updates
-def leaves(*names: str, state: str = "") -> dict[str, Variable]:
-    """4 x 4 variables of different values."""
-    return {n: Variable(n, np.arange(16.0).reshape(4, 4) / 7 + k, n in state)
-            for k, n in enumerate(names)}  # fmt: skip
-
-
-def node(v: dict[str, Variable], name: str):
-    return v[name].node
-
-
 x = input_node("x", Spec(("batch", 4), "float64"))
-TIED = leaves("w", "u", "m", state="m")
+TIED = {
+    name: Variable(name, np.arange(16.0).reshape(4, 4) / 7 + k, name == "m")
+    for k, name in enumerate("wum")
+}
 W, U, M = (v.node for v in TIED.values())
 UPDATES = {
     "in place": ({"y": ops.matmul(x, W)}, {W: W * 0.5 + 1}),
@@ -104,16 +100,14 @@ UPDATES = {
 
 @pytest.mark.parametrize("name", UPDATES)
 def test_updates_leave_what_the_interpreter_leaves(name):
-    outputs, updates = UPDATES[name]
-    graph = Graph("update", {**outputs, "mean": ops.mean(x)}, updates)
+    outputs, changes = UPDATES[name]
+    graph = Graph("update", {**outputs, "mean": ops.mean(x)}, changes)
     compare_steps(graph, list(TIED.values()), "python", (2, 3))
 
 
 def test_updates_on_cpu():
     """All of them in one graph, on copies of the leaves."""
-    variables, outputs, updates = [], {"mean": ops.mean(x)}, {}
-    from nnjit.graph import rebuilt, walk
-
+    variables, outputs, changes = [], {"mean": ops.mean(x)}, {}
     for k, (outs, ups) in enumerate(UPDATES.values()):
         mine = {v.node: Variable(f"{v.name}{k}", v._array, v.name == "m") for v in TIED.values()}
         variables += mine.values()
@@ -122,5 +116,35 @@ def test_updates_on_cpu():
             fresh = mine[n].node if n in mine else n
             new[n] = fresh if n.is_leaf else rebuilt(n, tuple(new[a] for a in n.inputs))
         outputs |= {f"{name}{k}": new[n] for name, n in outs.items()}
-        updates |= {new[leaf]: new[value] for leaf, value in ups.items()}
-    compare_steps(Graph("updates", outputs, updates), variables, "cpu", (2, 35))
+        changes |= {new[leaf]: new[value] for leaf, value in ups.items()}
+    compare_steps(Graph("updates", outputs, changes), variables, "cpu", (2, 35))
+
+
+@pytest.mark.parametrize("device", ["interpret", "python", "cpu"])
+@pytest.mark.parametrize("check", ["0", "1"])
+def test_an_input_may_give_its_shape_alone(device, check, monkeypatch):
+    """Simplifying removes it, and with it the place where its symbols come from."""
+    monkeypatch.setenv("NNJIT_CHECK", check)
+    t = input_node("t", Spec(("batch", "time", 4)))
+    always = ops.as_node(np.array(True))
+    steps = ops.cast(ops.iota(t.shape, 1), "float32")
+    graph = Graph("shape", {"sum": ops.sum(ops.where(always, steps, t))})
+    executable = build(graph, Store(), device)
+    for time in (3, 5):
+        out = executable.run({"t": np.full((2, time, 4), np.nan, np.float32)})
+        assert out["sum"] == 8 * sum(range(time))
+
+
+@pytest.fixture
+def split(monkeypatch):
+    """Every launch in as many chunks as there can be."""
+    monkeypatch.setattr(binding, "PARALLEL_US", 0)
+    monkeypatch.setattr(binding, "CHUNK_US", 1e-9)
+    monkeypatch.setattr(lower, "FLAT_GRAIN", 1)
+    monkeypatch.setattr(updates, "COPY_GRAIN", 1)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_chunks_do_not_matter(seed, split):
+    graph, variables = random_graph(random.Random(1000 + seed), nodes=40)
+    compare_steps(graph, variables, "python", (3, 6))

@@ -23,11 +23,11 @@ from nnjit.compiler.cpu.updates import copy_updates, place_updates, save_leaves
 from nnjit.compiler.cpu.values import Values
 from nnjit.compiler.fuse import Fusion
 from nnjit.compiler.groups import Buffer, Group, Launch
-from nnjit.graph import Node, users
+from nnjit.graph import EXTENT, Node, users
 from nnjit.kernels.target import CODES, DTYPES
 from nnjit.kernels.template import Template
 from nnjit.spec import DTYPES as SIZES
-from nnjit.spec import Dim, Spec, product
+from nnjit.spec import Dim, Spec, product, symbols_of
 
 KINDS = {"input": "input", "parameter": "store", "state": "store", "constant": "constant"}
 FLAT_GRAIN = 1024  # least elements of a flat loop that are worth a chunk
@@ -45,7 +45,7 @@ class Lowering:
         self.buffers: dict[Node, Buffer] = {}
         self.launches: list[Launch] = []
         self.done: set[Node] = set()
-        self.symbols = fusion.graph.symbols
+        self.symbols = all_symbols(self.order)
         self.saved: dict[Node, Buffer] = {}  # old values of leaves
 
     def base_readers(self) -> dict[Node, list[Node]]:
@@ -223,6 +223,12 @@ class Lowering:
 def accumulated(n: Node) -> str:
     """The dtype of a reduction's partial results."""
     return n.dtype
+
+
+def all_symbols(nodes: Sequence[Node]) -> tuple[str, ...]:
+    """The symbols of all Nodes; simplifying may have removed the inputs that bring them."""
+    dims = [d for n in nodes for d in n.shape]
+    return symbols_of([*dims, *(n.attrs["dim"] for n in nodes if n.op is EXTENT)])
 
 
 def ops_text(nodes: Sequence[Node]) -> str:
