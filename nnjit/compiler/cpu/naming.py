@@ -108,7 +108,8 @@ def describe(name: str, flat: bool, values: Values, kernel, params: dict[Node, s
 
 
 def number(x: Node) -> str:
-    return str(x.attrs["dim"]) if "dim" in x.attrs else repr(x.attrs["value"].item())
+    """A scalar as it was written: 0.999, not what float32 makes of it."""
+    return str(x.attrs["dim"] if "dim" in x.attrs else x.attrs["value"].reshape(-1)[0])
 
 
 def loops_text(loops: Sequence[Loop]) -> str:
