@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nnjit.graph import Node
+from nnjit.graph import Graph, Node
 from nnjit.kernels.template import Template
 from nnjit.spec import DTYPES, Dim, Spec, evaluate
 
@@ -32,6 +32,24 @@ class Group:
     nodes: dict[Node, tuple[int, ...]] = field(default_factory=dict)
     head: Node | None = None
     holds_update: bool = False
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """The groups in the order they run, the group of each Node, and the reshapes that only name a
+    buffer anew.
+    """
+
+    graph: Graph
+    groups: list[Group]
+    of: dict[Node, Group]
+    aliases: set[Node]
+
+    def base(self, n: Node) -> Node:
+        """The Node whose buffer n names."""
+        while n in self.aliases:
+            n = n.inputs[0]
+        return n
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ def mask_before_unpool(graph: Graph) -> Graph:
 
 
 def masked_unpool(n: Node) -> tuple[Node, Node] | None:
-    """The max_pool_grad and the pooled x of where(x > 0, max_pool_grad(dy, max_pool_index(x)), 0)."""
+    """The max_pool_grad and the x of where(x > 0, max_pool_grad(dy, max_pool_index(x)), 0)."""
     if n.op.name != "where":
         return None
     condition, unpool, no = n.inputs

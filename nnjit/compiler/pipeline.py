@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from nnjit import config
 from nnjit.compiler.cpu.lower import lower
-from nnjit.compiler.fuse import Fusion, fuse
+from nnjit.compiler.fuse import fuse
+from nnjit.compiler.groups import Fusion
 from nnjit.compiler.merge import Layout, merge_updates
 from nnjit.compiler.passes import PASSES
 from nnjit.compiler.plan import Plan, make_plan

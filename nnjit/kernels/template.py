@@ -34,7 +34,7 @@ class Template:
 
 
 def signature(t: Template) -> str:
-    """'void(int64, ..., *float32, ...)': lo, hi, tid and the symbols as int64, then the pointers."""
+    """'void(int64, ..., *float32)': lo, hi, tid and the symbols as int64, then the pointers."""
     numbers = ["int64"] * (3 + len(t.symbols))
     return f"void({', '.join(numbers + ['*' + DTYPES[code][0] for _, code in t.params])})"
 

@@ -21,8 +21,7 @@ from nnjit.compiler.cpu.text import (
 )
 from nnjit.compiler.cpu.updates import copy_updates, place_updates, save_leaves
 from nnjit.compiler.cpu.values import Values
-from nnjit.compiler.fuse import Fusion
-from nnjit.compiler.groups import Buffer, Group, Launch
+from nnjit.compiler.groups import Buffer, Fusion, Group, Launch
 from nnjit.graph import EXTENT, Node, users
 from nnjit.kernels.target import CODES, DTYPES
 from nnjit.kernels.template import Template

@@ -14,7 +14,7 @@ from nnjit.compiler.cpu.loops import LoopKernel
 from nnjit.compiler.cpu.reduce import Accumulator
 from nnjit.compiler.cpu.text import dim_text, times
 from nnjit.compiler.cpu.values import Lines, Values
-from nnjit.compiler.fuse import reduced_axes
+from nnjit.compiler.maps import reduced_axes
 from nnjit.graph import Node
 from nnjit.spec import Dim, Extent, product
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from nnjit.compiler.cpu.access import plain
 from nnjit.compiler.cpu.text import dim_text
-from nnjit.compiler.fuse import INDEX_VIEWS, input_maps
 from nnjit.compiler.groups import Buffer
+from nnjit.compiler.maps import INDEX_VIEWS, input_maps
 from nnjit.graph import Node
 from nnjit.kernels.target import CODES
 from nnjit.kernels.template import Template

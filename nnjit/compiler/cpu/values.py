@@ -20,8 +20,8 @@ from nnjit.compiler.cpu.access import (
     through_view,
 )
 from nnjit.compiler.cpu.text import cast, dim_text, literal, load, tidy
-from nnjit.compiler.fuse import INDEX_VIEWS, Fusion, input_maps
-from nnjit.compiler.groups import Group
+from nnjit.compiler.groups import Fusion, Group
+from nnjit.compiler.maps import INDEX_VIEWS, input_maps
 from nnjit.graph import CONSTANT, EXTENT, Node
 from nnjit.kernels.target import CODES
 
