@@ -363,15 +363,22 @@ def interpret(
             elif n.is_leaf:
                 env[n] = arrays[n.name].astype(kind, copy=False)
             else:
-                meaning = Meaning(tuple(evaluate(d, extents) for d in n.shape), kind, extents)
-                if n.op.numpy is None:
-                    raise GraphError(f"{n!r} has no NumPy meaning: expand composites first")
-                out = np.asarray(n.op.numpy(meaning, *(env[x] for x in n.inputs), **n.attrs))
-                if out.shape != meaning.shape:
-                    raise GraphError(f"{n!r}: its NumPy meaning gave shape {out.shape}")
-                env[n] = out.astype(kind, copy=False)
+                env[n] = value_of(n, [env[x] for x in n.inputs], extents, kind)
     outputs = {name: env[n] for name, n in graph.outputs.items()}
     return outputs, {leaf.name: env[n] for leaf, n in graph.updates.items()}
+
+
+def value_of(
+    n: Node, inputs: Sequence[np.ndarray], extents: Mapping[str, int], kind: str
+) -> np.ndarray:
+    """The NumPy meaning of one Node that is no leaf, in the dtype `kind`."""
+    meaning = Meaning(tuple(evaluate(d, extents) for d in n.shape), kind, extents)
+    if n.op.numpy is None:
+        raise GraphError(f"{n!r} has no NumPy meaning: expand composites first")
+    out = np.asarray(n.op.numpy(meaning, *inputs, **n.attrs))
+    if out.shape != meaning.shape:
+        raise GraphError(f"{n!r}: its NumPy meaning gave shape {out.shape}")
+    return out.astype(kind, copy=False)
 
 
 # ---------------------------------------------------------------------------------------- printing
