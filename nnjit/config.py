@@ -1,7 +1,8 @@
 """Settings: environment variables, and the functions that override them in a process.
 
 NNJIT_DEBUG (0-5), NNJIT_DEVICE (cpu, python, interpret), NNJIT_CHECK (0, 1), NNJIT_CACHE (folder),
-NNJIT_THREADS, NNJIT_SEED, NNJIT_LOADER (object, numba). A setting is read when it is used, so a
+NNJIT_THREADS, NNJIT_SEED, NNJIT_LOADER (object, numba); `kernels.target` reads
+NNJIT_VECTOR_BITS (128, 256, 512). A setting is read when it is used, so a
 test may change the environment.
 """
 
@@ -66,8 +67,14 @@ def threads() -> int:
     """Threads of a step: `set_threads`, else NNJIT_THREADS, else the cores it may run on."""
     if "threads" in _set:
         return int(_set["threads"])  # type: ignore[call-overload]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return _integer("NNJIT_THREADS", min(cores or 1, MAX_THREADS), 1, MAX_THREADS)
+    return _integer("NNJIT_THREADS", min(cores(), MAX_THREADS), 1, MAX_THREADS)
+
+
+def cores() -> int:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def set_threads(n: int) -> None:

@@ -60,10 +60,6 @@ class GraphError(NnjitError, RuntimeError):
     """
 
 
-class MissingExtraError(NnjitError, ImportError):
-    """An optional package that is not installed; names the extra that brings it."""
-
-
 def nearest(name: str, options: Iterable[str]) -> str:
     """The end of a message: the closest option as a question, or the list of all options."""
     options = sorted(map(str, options))

@@ -36,14 +36,13 @@ def facts() -> dict[str, Any]:
 
     machine = cache.environment()
     features = machine["features"].split(",")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     unsupported = objects.unsupported()
     return {
         **versions(),
         "cpu": machine["cpu"],
         "features": [f for f in FEATURES if f"+{f}" in features],
         "vector_bits": int(machine["vector_bits"]),
-        "cores": cores,
+        "cores": config.cores(),
         "threads": config.threads(),
         "device": config.device(),
         "loader": config.loader() if unsupported is None else "numba",

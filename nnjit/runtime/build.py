@@ -70,8 +70,7 @@ def inspect(source: cache.KernelSource) -> tuple[str, str]:
 
 def worker_count(kernels: int) -> int:
     """Workers for so many kernels: starting one costs as much as compiling a few (0.5 s)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, (kernels + 1) // 2, config.MAX_THREADS))
+    return max(1, min(config.cores(), (kernels + 1) // 2, config.MAX_THREADS))
 
 
 def _job(source: cache.KernelSource) -> worker.Job:

@@ -13,20 +13,12 @@ from typing import Any
 import numpy as np
 
 from nnjit.errors import GraphError
-
-ALIGN = 64
+from nnjit.runtime.buffers import ALIGNMENT, aligned
 
 
 def align(n: int) -> int:
     """n rounded up to the next multiple of 64."""
-    return -(-n // ALIGN) * ALIGN
-
-
-def aligned_bytes(nbytes: int) -> np.ndarray:
-    """A zeroed uint8 array of nbytes that starts on a 64-byte boundary."""
-    raw = np.zeros(nbytes + ALIGN, np.uint8)
-    start = -raw.ctypes.data % ALIGN
-    return raw[start : start + nbytes]
+    return -(-n // ALIGNMENT) * ALIGNMENT
 
 
 class Store:
@@ -51,7 +43,7 @@ class Store:
         for v in new:
             offsets.append(size)
             size = align(size + v._array.nbytes)
-        block = aligned_bytes(max(size, ALIGN))
+        block = aligned(max(size, ALIGNMENT))
         for v, at in zip(new, offsets, strict=True):
             name = v.node.name
             if name in self.layout:
