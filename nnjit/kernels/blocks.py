@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nnjit.kernels import target
+from nnjit.kernels.template import folded
 
 Dim = int | str
 
@@ -249,17 +250,6 @@ class Tiles:
             whole = f"{name} = tile({', '.join(definition)})"
             lines += [whole] if len(whole) <= 100 else [f"{name} = tile(", *folded(definition), ")"]
         return tuple(lines)
-
-
-def folded(parts: Sequence[str], most: int = 100) -> list[str]:
-    """A long argument list in lines of at most `most` columns."""
-    lines, line = [], "   "
-    for part in parts:
-        if len(line) + len(part) + 2 > most and line.strip():
-            lines.append(line)
-            line = "   "
-        line += f" {part},"
-    return [*lines, line]
 
 
 def progression(value: object) -> str:

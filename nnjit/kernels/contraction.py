@@ -46,15 +46,13 @@ def matmul_template(
     batch_a: bool = True,
     batch_b: bool = True,
     epilogue: Epilogue = PLAIN,
-    packed: bool | None = None,
 ) -> Recipe:
     """y (M, N) = a (M, K) @ b (K, N); a is stored (K, M) if transpose_a, b (N, K) if transpose_b.
 
     M, N, K and batch are ints or expressions of symbols, of any size, 0 included. With batch, y is
     (batch, M, N) and so are a and b, except an operand whose batch_a or batch_b is False: all share
-    it. packed: whether an untransposed, shared b is packed first (None: where M is
-    static and large and a row of b is a power of two or long). Roles: a, b, bias, mask or residual,
-    out, the epilogue's extra params.
+    it. A transposed b is packed first, another one where M is static and large and a row of b
+    is long. Roles: a, b, bias, mask or residual, out, the epilogue's extra params.
     """
     if batch is not None and not batch_b and not transpose_a and batch_a:
         return matmul_template(
@@ -65,18 +63,13 @@ def matmul_template(
             transpose_b=transpose_b,
             dtype=dtype,
             epilogue=epilogue,
-            packed=packed,
         )
     if batch is None:
         batch_a = batch_b = False
     rows, vectors = choose(M, N, dtype)
-    plain = not transpose_b and not batch_b
-    if packed is None:
-        wide = isinstance(N, int) and N * target.itemsize(dtype) >= PACK_BYTES
-        large = isinstance(M, int) and isinstance(K, int) and M >= PACK_ROWS
-        packed = plain and wide and large
-    if packed and not plain and not transpose_b:
-        raise ValueError(f"matmul_template(packed=True): {name} has a batch of b")
+    large = isinstance(M, int) and isinstance(K, int) and M >= PACK_ROWS
+    wide = isinstance(N, int) and N * target.itemsize(dtype) >= PACK_BYTES
+    packed = transpose_b or (large and wide and not batch_b)
     row_a, step_a = (1, M) if transpose_a else (K, 1)
     p = Product(
         M,
@@ -84,7 +77,7 @@ def matmul_template(
         K,
         row_a,
         step_a,
-        packed or transpose_b,
+        packed,
         dtype,
         batch,
         batch_a,

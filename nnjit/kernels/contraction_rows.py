@@ -10,10 +10,8 @@ from nnjit.kernels.blocks import Dim, Panel, Tiles, call, panels, product, text,
 from nnjit.kernels.recipe import Epilogue
 from nnjit.kernels.template import indent
 
-SMALL_B, GROUP = (
-    256 * 1024,
-    4,
-)  # bytes of b that stay in L2; tiles of rows that then go over all panels
+SMALL_B = 256 * 1024  # bytes of b that stay in L2
+GROUP = 4  # tiles of rows that then go over all panels
 DEPTH = 4096  # bytes of a reduction after which its sums go through memory; from four times as much
 UNROLL = 16  # reductions up to this length are unrolled completely
 

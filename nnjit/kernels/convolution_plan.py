@@ -10,17 +10,14 @@ from nnjit.kernels import target
 from nnjit.kernels.blocks import Panel, choose, most_rows, panels, split
 from nnjit.kernels.geometry import Conv
 
-L1_BYTES, L2_BYTES, PIXELS = (
-    40_000,
-    256_000,
-    128,
-)  # what a pass may touch, and the least it should reduce over
+L1_BYTES, L2_BYTES = 40_000, 256_000  # what a pass may touch
+PIXELS = 128  # the least it should reduce over
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a weight gradient is cut. H, W: of the image that the tile reads; padded: in scratch,
-    with its zeros.
+    """How a weight gradient is cut. copied: the tile reads images in scratch, padded with zeros.
+    H, W: of the image that it reads.
 
     kernel: which kernel positions are tile rows besides the channels: "all", "columns", or "none"
     (then clipped).

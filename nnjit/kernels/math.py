@@ -2,7 +2,7 @@
 
 Each takes and gives scalars of its dtype. Jitted, a loop over them becomes vector code (formulas
 and errors in `math_f4` and `math_f8`); un-jitted they are NumPy's functions, which differ by the
-stated ulp at most. Square roots, rounding, maximum and minimum are exact in both. Names are
+stated ulp at most. Square roots, rounding and maximum are exact in both. Names are
 `<function>_<dtype code>`.
 """
 
@@ -47,10 +47,8 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     "sqrt": np.sqrt,
     "rsqrt": lambda x: x.dtype.type(1) / np.sqrt(x),
     "floor": np.floor,
-    "ceil": np.ceil,
     "round": np.rint,
     "maximum": np.maximum,
-    "minimum": np.minimum,
     "overtakes": lambda v, best: (v > best) | (v != v),
 }
 
@@ -77,10 +75,8 @@ cos_f4 = Function("cos_f4", math_angle.cos_f4, MEANINGS["cos"], ("f4",), "f4")
 sqrt_f4 = define("sqrt", math_any, "f4")
 rsqrt_f4 = define("rsqrt", math_any, "f4")
 floor_f4 = define("floor", math_any, "f4")
-ceil_f4 = define("ceil", math_any, "f4")
 round_f4 = define("round", math_any, "f4")
 maximum_f4 = define("maximum", math_any, "f4", 2)
-minimum_f4 = define("minimum", math_any, "f4", 2)
 overtakes_f4 = define("overtakes", math_any, "f4", 2, "b")
 
 exp_f8 = define("exp", math_f8, "f8")
@@ -97,8 +93,6 @@ cos_f8 = Function("cos_f8", math_angle.cos_f8, MEANINGS["cos"], ("f8",), "f8")
 sqrt_f8 = define("sqrt", math_any, "f8")
 rsqrt_f8 = define("rsqrt", math_any, "f8")
 floor_f8 = define("floor", math_any, "f8")
-ceil_f8 = define("ceil", math_any, "f8")
 round_f8 = define("round", math_any, "f8")
 maximum_f8 = define("maximum", math_any, "f8", 2)
-minimum_f8 = define("minimum", math_any, "f8", 2)
 overtakes_f8 = define("overtakes", math_any, "f8", 2, "b")

@@ -55,11 +55,6 @@ def maximum(x: Value, y: Value) -> Value:
     return call("maximum", x, y)
 
 
-def minimum(x: Value, y: Value) -> Value:
-    """The smaller; NaN if either is."""
-    return call("minimum", x, y)
-
-
 def overtakes(v: Value, best: Value) -> Value:
     """Whether a running maximum becomes v: v > best, or v is NaN."""
     return (v > best) | (v != v)
@@ -78,11 +73,6 @@ def rsqrt(x: Value) -> Value:
 def floor(x: Value) -> Value:
     """The largest whole number not above x."""
     return call("floor", x)
-
-
-def ceil(x: Value) -> Value:
-    """The smallest whole number not below x."""
-    return call("ceil", x)
 
 
 def round(x: Value) -> Value:

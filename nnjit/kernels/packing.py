@@ -88,12 +88,9 @@ def pack_transposed(
     """
     lanes = target.lanes(dtype)
     leading = depth if leading is None else leading
-    vectors_all = (
-        product(padded(columns, lanes)) if isinstance(columns, int) else padded(columns, lanes)
-    )
     count: Dim = (
-        vectors_all // lanes
-        if isinstance(vectors_all, int)
+        -(-columns // lanes)
+        if isinstance(columns, int)
         else f"(({columns}) + {lanes - 1}) // {lanes}"
     )
     whole = product(planes, depth)

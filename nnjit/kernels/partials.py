@@ -11,9 +11,8 @@ from nnjit.kernels.target import itemsize
 from nnjit.kernels.template import Template
 
 PARTS, MOST_PARTS = 8, 32
-PART_BYTES = (
-    16 * 1024
-)  # weight gradients up to this size are cheap to sum, so there may be more parts
+#: weight gradients up to this size are cheap to sum, so there may be more parts
+PART_BYTES = 16 * 1024
 
 
 def partial_count(conv: Conv, dtype: str) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import os
 
+from nnjit.errors import ConfigError
+
 jitting = False
 
 #: dtype code in kernel files -> (NumPy name, bytes)
@@ -39,13 +41,13 @@ def host_vector_bits() -> int:
 
 def vector_bits() -> int:
     """The vector width that kernels are written for; NNJIT_VECTOR_BITS (512, 256, 128) overrides
-    the host's.
+    the host's, so that one machine can show another's kernels.
     """
     asked = os.environ.get("NNJIT_VECTOR_BITS")
     if not asked:
         return host_vector_bits()
     if asked not in ("128", "256", "512"):
-        raise ValueError(f"NNJIT_VECTOR_BITS={asked!r}: expected 128, 256 or 512")
+        raise ConfigError(f"NNJIT_VECTOR_BITS={asked!r}: expected 128, 256 or 512")
     return int(asked)
 
 

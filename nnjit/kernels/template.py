@@ -7,6 +7,7 @@ The file holds a signature comment, a docstring, imports, module-level lines and
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nnjit.kernels.target import DTYPES
@@ -45,7 +46,7 @@ def render(t: Template) -> str:
     head, tail = f"def {t.name}(", "):"
     line = head + ", ".join(names) + tail
     if len(line) > 100:
-        line = head + "\n" + wrap(names, INDENT * 2) + "\n" + tail
+        line = "\n".join([head, *folded(names, levels=2), tail])
     doc = t.doc.strip().replace("\\", "\\\\")
     imports = [f"from numpy import {DTYPES[c][0]} as {c}" for c in used_codes(t)]
     return "\n".join([
@@ -60,15 +61,16 @@ def used_codes(t: Template) -> list[str]:
     return [code for code in DTYPES if re.search(rf"\b{code}\(", text)]
 
 
-def wrap(names: list[str], indent: str) -> str:
-    """Comma-separated names in lines of at most 100 columns."""
-    lines, line = [], indent
-    for name in names:
-        if len(line) + len(name) + 2 > 100:
-            lines.append(line.rstrip())
-            line = indent
-        line += name + ", "
-    return "\n".join([*lines, line.rstrip()])
+def folded(parts: Sequence[str], most: int = 100, levels: int = 1) -> list[str]:
+    """A long argument list in lines of at most `most` columns, `levels` blocks deep."""
+    start = INDENT * levels
+    lines, line = [], start
+    for part in parts:
+        if len(line) + len(part) + 2 > most and line != start:
+            lines.append(line)
+            line = start
+        line += f"{part}," if line == start else f" {part},"
+    return [*lines, line]
 
 
 def indent(lines: list[str] | tuple[str, ...], levels: int = 1) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nnjit.kernels.blocks import Dim, check_symbols, product, symbols_of
+from nnjit.kernels.blocks import Dim, check_symbols, product, symbols_of, total
 from nnjit.kernels.template import indent
 
 #: the largest window whose positions are written out; larger ones are loops
@@ -112,11 +112,6 @@ def window_of(
     return Window(h, w, c, *window, *(strides or window), *padding[0], *padding[1])
 
 
-def plus(expression: str, number: int) -> str:
-    """'expression + number', or - number; without a zero."""
-    return f"{expression} {'+' if number > 0 else '-'} {abs(number)}" if number else expression
-
-
 def pooled_rows(n: Dim, rows: int, elements: int) -> dict:
     """symbols, trip count and grain of a kernel over `rows` rows an image, each of `elements`."""
     symbols = check_symbols("pooling", symbols_of(n), LOCALS)
@@ -140,10 +135,10 @@ def forward_body(
     lines = [
         "for row in range(lo, hi):",
         f"    image = row // {g.ho}",
-        plus(f"    top = row % {g.ho} * {g.sh}", -g.top),
+        total(f"    top = row % {g.ho} * {g.sh}", -g.top),
         f"    p0, p1 = max(0, -top), min({g.kh}, {g.h} - top)" if g.clipped else "",
         f"    for j in range({g.wo}):",
-        plus(f"        left = j * {g.sw}", -g.left),
+        total(f"        left = j * {g.sw}", -g.left),
         f"        a = (image * {g.h} + top) * {row} + left * {pixel}",
         f"        b = (row * {g.wo} + j) * {g.c}",
     ]
@@ -170,7 +165,7 @@ def forward_body(
 
 
 def at(base: str, offset: int) -> str:
-    return plus(f"{base} + c", offset)
+    return total(f"{base} + c", offset)
 
 
 def tiled_grad(g: Window, dtype: str, load: list[str], store: str) -> list[str]:
@@ -221,13 +216,13 @@ def covered_grad(
     """
     return [
         "for row in range(lo, hi):",
-        plus(f"    image, r = row // {g.h}, row % {g.h}", g.top),
-        f"    i0 = max(0, ({plus('r', g.sh - g.kh)}) // {g.sh})",
+        total(f"    image, r = row // {g.h}, row % {g.h}", g.top),
+        f"    i0 = max(0, ({total('r', g.sh - g.kh)}) // {g.sh})",
         f"    i1 = min({g.ho}, r // {g.sh} + 1)",
         f"    for w in range({g.left}, {g.w + g.left}):",
-        f"        j0 = max(0, ({plus('w', g.sw - g.kw)}) // {g.sw})",
+        f"        j0 = max(0, ({total('w', g.sw - g.kw)}) // {g.sw})",
         f"        j1 = min({g.wo}, w // {g.sw} + 1)",
-        plus(f"        a = row * {g.w * g.c} + w * {g.c}", -g.left * g.c),
+        total(f"        a = row * {g.w * g.c} + w * {g.c}", -g.left * g.c),
         f"        for c in range({g.c}):",
         f"            dx[a + c] = {dtype}(0)",
         "        for i in range(i0, i1):",

@@ -159,10 +159,6 @@ def test_packed_operand_is_used_and_right():
     recipe = matmul_template("large", 520, 528, 20)
     assert [s.template.name.split("_")[0] for s in recipe.steps] == ["pack", "large"]
     check(recipe, (520, 528, 20), False, False, symbols={})
-    with pytest.raises(ValueError, match=r"packed=True"):
-        matmul_template("wrong", 8, 8, 8, batch="batch", packed=True)
-    recipe = matmul_template("free", 9, "n", "depth", packed=True)
-    check(recipe, (9, 75, 20), False, False, symbols={"n": 75, "depth": 20})
 
 
 @pytest.mark.parametrize("final", ["store", "mask"])

@@ -181,7 +181,6 @@ CASES = {
     "sqrt": [(-1, np.nan), (np.inf, np.inf), (4, 2), (0, 0)],
     "rsqrt": [(0, np.inf), (4, 0.5), (np.inf, 0), (-1, np.nan)],
     "floor": [(-0.5, -1), (2.5, 2), (np.nan, np.nan)],
-    "ceil": [(-0.5, 0), (2.5, 3), (np.inf, np.inf)],
     "round": [(-0.6, -1), (2.5, 2), (3.5, 4), (1e30, 1e30)],
 }
 
@@ -195,13 +194,12 @@ def test_special_values(name, code, jit):
 
 
 @pytest.mark.parametrize("code", ["f4", "f8"])
-@pytest.mark.parametrize("name", ["maximum", "minimum"])
-def test_maximum_keeps_nan(name, code):
+def test_maximum_keeps_nan(code):
     v = np.array([-1, 0, 2, np.inf, -np.inf, np.nan], DTYPE[code])
     x, z = (a.ravel().copy() for a in np.meshgrid(v, v))
-    expected = getattr(np, name)(x, z)
-    np.testing.assert_array_equal(evaluate(name, x, z), expected)
-    np.testing.assert_array_equal(evaluate(name, x, z, jit=False), expected)
+    expected = np.maximum(x, z)
+    np.testing.assert_array_equal(evaluate("maximum", x, z), expected)
+    np.testing.assert_array_equal(evaluate("maximum", x, z, jit=False), expected)
 
 
 @pytest.mark.parametrize("name", list(ULP))
