@@ -1,11 +1,9 @@
-"""Preparation: splits by a seed, scaling fitted on the training part alone, and the channel axis of
-images.
-"""
+"""Preparation: splits by a seed, and scaling that is fitted on the training part alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -181,39 +179,3 @@ def _shares(counts: np.ndarray, total: int) -> np.ndarray:
 
 
 METHODS = {"random": _random, "stratified": _stratified, "fixed": _fixed}
-
-
-def add_channels(x: np.ndarray) -> np.ndarray:
-    """Images (N, H, W) as (N, H, W, 1); images that have channels stay as they are."""
-    if x.ndim == 4:
-        return x
-    if x.ndim != 3:
-        raise DataError(f"images: expected shape (N, H, W) or (N, H, W, C), got {x.shape}")
-    return x[..., None]
-
-
-def prepare(
-    data: Dataset,
-    scaling: str = "unit",
-    method: str = "random",
-    validation: float | int = 0.1,
-    test: float | int | None = None,
-    seed: int = 0,
-    channels: bool = False,
-) -> tuple[Splits, Scaling]:
-    """Split, then scale all parts by what the training part gives. channels=True adds the channel
-    axis of images.
-    """
-    if channels:
-        other = None if data.x_test is None else add_channels(data.x_test)
-        data = replace(data, x=add_channels(data.x), x_test=other)
-    parts = split(data, method, validation, test, seed)
-    fitted = fit_scaling(scaling, parts.x_train, data.full_scale)
-    apply = lambda x: None if x is None else fitted.apply(x)  # noqa: E731
-    scaled = replace(
-        parts,
-        x_train=fitted.apply(parts.x_train),
-        x_validation=apply(parts.x_validation),
-        x_test=apply(parts.x_test),
-    )
-    return scaled, fitted

@@ -40,6 +40,9 @@ class Dataset:
 
     def __post_init__(self) -> None:
         check_lengths({f"{self.name}: x": self.x, "y": self.y})
+        if self.y is not None and (self.x_test is None) != (self.y_test is None):
+            given, missing = ("x_test", "y_test") if self.y_test is None else ("y_test", "x_test")
+            raise DataError(f"{self.name}: has {given}, but no {missing}")
         if self.x_test is not None:
             check_lengths({f"{self.name}: x_test": self.x_test, "y_test": self.y_test})
             if self.x_test.shape[1:] != self.x.shape[1:]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from nnjit.errors import ConfigError, NnjitError, nearest
+from nnjit.errors import ConfigError, nearest
 from nnjit.runconfig import tables
 from nnjit.runconfig.schema import Config, Train
 from nnjit.runconfig.tomlfile import Lines, Path_, assign, parse_set, read_toml
@@ -126,13 +126,3 @@ def _absolute(config: Config, source: Source, must_exist: bool) -> Config:
     if problems:
         raise source.error(problems)
     return config.model_copy(update={"data": data, "model": model})
-
-
-def located(source: Source, path: Path_, make: Callable[[], Any]) -> Any:
-    """make(), with the line of `path` put before what an error says."""
-    try:
-        return make()
-    except ConfigError:
-        raise
-    except NnjitError as e:
-        raise type(e)(f"{source.where(path)}: {e}") from e

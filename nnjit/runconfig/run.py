@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from nnjit.models import Model
 from nnjit.runconfig import tables
 from nnjit.runconfig.building import build_model, compile_model
 from nnjit.runconfig.data import PARTS, Prepared, filled_in, prepare_data
+from nnjit.runconfig.files import write_file
 from nnjit.runconfig.folder import RunFolder, is_run
 from nnjit.runconfig.reading import read_config
 from nnjit.runconfig.schema import Config
@@ -123,7 +123,8 @@ def _keep_base(config: Config, folder: RunFolder) -> Config:
         return config
     base = Path(config.model.base)
     folder.make()
-    shutil.copyfile(RunFolder(base).model if is_run(base) else base, folder.base)
+    data = (RunFolder(base).model if is_run(base) else base).read_bytes()
+    write_file(str(folder.base), data)
     model = config.model.model_copy(update={"base": folder.base.name})  # the folder may move
     return config.model_copy(update={"model": model})
 

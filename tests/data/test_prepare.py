@@ -1,11 +1,11 @@
-"""Splits and scaling: disjoint, covering, seeded, and fitted on the training part alone."""
+"""Splits and scaling: disjoint, covering, seeded."""
 
 import numpy as np
 import pytest
 
-from nnjit.data import Dataset, load_source
+from nnjit.data import Dataset
 from nnjit.data.order import permutation
-from nnjit.data.prepare import Scaling, add_channels, fit_scaling, prepare, split
+from nnjit.data.prepare import Scaling, fit_scaling, split
 from nnjit.errors import ArgumentError, DataError
 
 
@@ -94,29 +94,6 @@ def test_scaling_survives_its_config():
     fitted = fit_scaling("standard", x)
     again = Scaling.from_config(fitted.get_config())
     np.testing.assert_array_equal(again.apply(x), fitted.apply(x))
-
-
-def test_scaling_is_fitted_on_training_rows_alone():
-    x = np.zeros((10, 1), np.float32)
-    x[8:] = 1000
-    parts, fitted = prepare(Dataset(x), "standard", "fixed", 0, 2)
-    assert fitted.offset == 0
-    assert parts.x_test.max() == 1000
-
-
-def test_prepare_digits_with_channels():
-    parts, fitted = prepare(load_source("digits"), channels=True, method="stratified")
-    assert parts.x_train.shape[1:] == (8, 8, 1)
-    assert parts.x_train.dtype == np.float32
-    assert parts.x_train.max() == 1
-    assert fitted.factor == 1 / 16
-
-
-def test_add_channels():
-    assert add_channels(np.zeros((2, 3, 4))).shape == (2, 3, 4, 1)
-    assert add_channels(np.zeros((2, 3, 4, 3))).shape == (2, 3, 4, 3)
-    with pytest.raises(DataError, match="expected shape"):
-        add_channels(np.zeros((2, 3)))
 
 
 def test_permutation_is_pinned():
