@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from nnjit.atomic import write_atomic
+
 CHILD = """
 import sys, time
 from bench.workloads import nnjit_step
@@ -68,7 +70,7 @@ def main() -> None:
             f"warm {statistics.median(warm):.3f} s (best {min(warm):.3f})"
         )
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        write_atomic(args.json, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 from bench.workloads import WORKLOADS, Workload
+from nnjit.atomic import write_atomic
 
 BLOCK_SECONDS = 0.4
 SETTLE_SECONDS = 0.25  # until the other peer's threads have stopped spinning
@@ -106,7 +107,7 @@ def main() -> None:
             print(f"{workload:5s} {threads} thread(s): " + "; ".join(cells), flush=True)
     if args.json:
         result = {"peak_gflops": peak, "memory_gbytes": machine.bandwidth, "rows": rows}
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        write_atomic(args.json, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
