@@ -1,6 +1,8 @@
 # make run     trains examples/digits_cnn.toml, evaluates it on held-out digits and says where the run folder is
 # make test    everything that CI runs: ruff, mypy and all tests
-# make quick   the tests that compile (almost) nothing, under a minute;  make check   ruff and mypy alone;  make bench   the benchmarks
+# make quick   the tests that compile (almost) nothing, under a minute
+# make check   ruff and mypy alone
+# make bench   the benchmarks
 # Variables: PYTHON (an interpreter of 3.11 or newer, makes the environment), VENV (its folder), ARGS (added to `make run`).
 PYTHON ?= python3
 VENV ?= .venv
@@ -37,8 +39,7 @@ test: check
 	$(BIN)/python -m pytest
 
 quick: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -x -m "not slow" --ignore=tests/kernels --ignore=tests/runtime \
-	    --ignore=tests/test_examples.py --ignore=tests/compiler
+	$(BIN)/python -m pytest -x -m "not slow"
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .

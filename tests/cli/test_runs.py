@@ -278,11 +278,16 @@ def test_an_interrupt_ends_with_130(config, tmp_path):
     process = subprocess.Popen(
         [*command, "--set", "train.epochs=100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True,
+        # a test run in the background ignores interrupts, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     assert process.stdout is not None
-    process.stdout.readline()  # the first epoch
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        process.stdout.readline()  # the first epoch
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert errors.splitlines() == [
         f"continue with: nnjit train {tmp_path / 'r'} --resume",
