@@ -349,13 +349,10 @@ def interpret(
     arrays = {n.name: np.asarray(values[n.name]) for n in leaves}
     extents = bind_symbols((n.name, n.spec, arrays[n.name].shape) for n in graph.leaves("input"))
 
-    def wide(kind: str) -> str:
-        return dtype if dtype and kind.startswith("float") else kind
-
     env: dict[Node, np.ndarray] = {} if trace is None else trace
     with np.errstate(all="ignore"):
         for n in graph.nodes():
-            kind = wide(n.dtype)
+            kind = dtype if dtype and n.dtype.startswith("float") else n.dtype
             if n.op is CONSTANT:
                 env[n] = n.attrs["value"].astype(kind)
             elif n.op is EXTENT:

@@ -15,8 +15,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="these tests compare with torch: pip install torch")
 
 import nnjit  # noqa: E402
+from nnjit import config, losses, optimizers  # noqa: E402
 from nnjit import layers as L  # noqa: E402
-from nnjit import losses, optimizers  # noqa: E402
 from nnjit.models import Model, Sequential  # noqa: E402
 
 F = torch.nn.functional
@@ -403,8 +403,8 @@ def test_class_weights_are_sample_weights_by_label():
         {"class_weight": by_class},
         {"sample_weight": np.array([by_class.get(int(d), 1.0) for d in DIGITS], np.float32)},
     ):
-        nnjit.set_seed(1)
-        model = mlp()
+        with config.seeded(1):
+            model = mlp()
         model.compile(optimizers.SGD(0.1), "sparse_categorical_crossentropy")
         history = model.fit(x, DIGITS, epochs=2, verbose=0, **options)
         found.append((history.history["loss"], model.get_weights()))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nnjit
+from nnjit import config
 from nnjit import layers as L
 from nnjit.models import Sequential
 
@@ -36,7 +37,8 @@ def scaled(train, test):
 
 @pytest.fixture(autouse=True)
 def _seed():
-    nnjit.set_seed(0)
+    with config.seeded(0):
+        yield
 
 
 def test_digits():

@@ -87,7 +87,10 @@ class FunctionLoss(Loss):
         self.function = function
 
     def call(self, y_true, y_pred):
-        return ops.as_node(self.function(y_true, y_pred))
+        found = self.function(y_true, y_pred)
+        if found is None:
+            raise ArgumentError(f"loss {self.name!r}: it returned None; expected a symbolic value")
+        return ops.as_node(found)
 
 
 class _Plain(Loss):

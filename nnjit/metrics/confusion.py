@@ -153,7 +153,10 @@ class F1Score(Metric):
     def update(self, y_true, y_pred, sample_weight=None):
         t, p = losses.paired(self.name, y_true, y_pred)
         if p.shape[-1] != self.classes:
-            raise ArgumentError(f"{self.name}: classes={self.classes}: got {p.shape[-1]} outputs")
+            raise ArgumentError(
+                f"{self.name}: classes={self.classes} for {p.shape[-1]} outputs; "
+                f"give classes={p.shape[-1]}"
+            )
         limit = self.threshold
         positive = p >= ops.max(p, axis=-1, keepdims=True) if limit is None else p > limit
         label = t > 0

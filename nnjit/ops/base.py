@@ -85,6 +85,8 @@ def as_node(value: Any, dtype: str | None = None) -> Node:
         return value.node
     if isinstance(value, Extent):
         return extent_node(value, dtype or "int32")
+    if value is None or isinstance(value, str):
+        raise ArgumentError(f"expected a symbolic value, an array or a number, got {value!r}")
     try:
         return constant(value, dtype or ("int32" if type(value) is int else None))
     except OverflowError:

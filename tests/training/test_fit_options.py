@@ -78,3 +78,11 @@ def test_validation_in_the_listed_epochs_and_metrics_by_the_names_they_were_aske
     assert list(history.history) == ["loss", "acc", "mae", "val_loss", "val_acc", "val_mae"]
     assert [len(v) for v in history.history.values()] == [4, 4, 4, 2, 2, 2]
     assert history.epoch == [0, 1, 2, 3]
+
+
+def test_a_loss_that_returns_nothing_is_named(device):
+    def forgot(y_true, y_pred):
+        _ = y_true - y_pred
+
+    with pytest.raises(ArgumentError, match="loss 'forgot': it returned None"):
+        model(device, forgot).fit(X, ONE_HOT, verbose=0)
