@@ -123,8 +123,10 @@ def killed(command: list[str], when) -> None:
     process.wait()
 
 
-def test_a_killed_run_resumes_to_the_same_bits(config, tmp_path, invoke):
+@pytest.mark.parametrize("on", ["interpret", "cpu"])
+def test_a_killed_run_resumes_to_the_same_bits(on, config, tmp_path, invoke):
     sets = ["--set", "train.epochs=12", "--set", "train.checkpoint_every='2 steps'"]
+    sets += ["--device", on]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert invoke("train", config, "--run-dir", whole, *sets).exit_code == 0
     command = [sys.executable, "-m", "nnjit", "train", str(config), "--run-dir", str(cut), *sets]
