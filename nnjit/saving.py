@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 
+from nnjit import __version__
 from nnjit.container import read_container, write_container
 from nnjit.errors import ArgumentError, ModelFileError, NnjitError, lookup
 from nnjit.layers.base import REGISTRY as LAYERS
@@ -32,7 +32,7 @@ def save_model(model: Any, path: str | os.PathLike, include_optimizer: bool = Tr
         raise ArgumentError(f"{model.name}: not built yet, so there are no weights to save")
     tensors = {f"weight/{i}": w for i, w in enumerate(model.get_weights())}
     header: dict[str, Any] = {
-        "nnjit": _version(),
+        "nnjit": __version__,
         "model": serialize(model),
         "weights": [w.name for w in model.weights],
         "seed": model.seed,
@@ -97,7 +97,7 @@ def save_weights(model: Any, path: str | os.PathLike) -> None:
     """Write the weights alone."""
     tensors = {f"weight/{i}": w for i, w in enumerate(model.get_weights())}
     names = [w.name for w in model.weights]
-    write_container(path, WEIGHTS, {"nnjit": _version(), "weights": names}, tensors)
+    write_container(path, WEIGHTS, {"nnjit": __version__, "weights": names}, tensors)
 
 
 def load_weights(model: Any, path: str | os.PathLike) -> None:
@@ -105,9 +105,8 @@ def load_weights(model: Any, path: str | os.PathLike) -> None:
     try:
         header, tensors = read_container(path, WEIGHTS, "weights file")
     except ModelFileError:
-        with open(path, "rb") as file:
-            if file.read(8) != MODEL:
-                raise
+        if not _begins_with(path, MODEL):
+            raise
         header, tensors = read_container(path, MODEL, "model file")
     arrays = [tensors[f"weight/{i}"] for i in range(len(header["weights"]))]
     try:
@@ -116,11 +115,12 @@ def load_weights(model: Any, path: str | os.PathLike) -> None:
         raise ModelFileError(f"{path}: not of this model: {e}") from None
 
 
-def _version() -> str:
+def _begins_with(path: str | os.PathLike, magic: bytes) -> bool:
     try:
-        return metadata.version("nnjit")
-    except metadata.PackageNotFoundError:
-        return "source"
+        with open(path, "rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -204,6 +204,8 @@ def test_foreign_files(tmp_path, content, message):
 
 
 def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(ModelFileError, match="no such weights file"):
+        Sequential([Input((4,)), Dense(3)]).load_weights(tmp_path / "none.nnjit")
     with pytest.raises(ModelFileError, match="no such model file"):
         nnjit.load_model(tmp_path / "m.nnjit")
     with pytest.raises(ModelFileError, match="cannot be read"):
