@@ -145,30 +145,7 @@ CASES = {
 }
 
 
-SLOW = {
-    "kernel row",
-    "kernel column, one-sided padding",
-    "stride 2",
-    "stride over kernel",
-    "1x1 padded",
-    "dilated",
-    "stride 2, dilation 3",
-    "padding over kernel",
-    "image of one pixel",
-    "wide groups, dilated",
-    "depthwise, stride 2",
-    "depthwise, large kernel",
-    "depthwise, padding over kernel",
-    "3x3",
-    "depthwise, dilated, multiplier 2",
-}
-
-
-def quick(names, slow):
-    return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
-
-
-@pytest.mark.parametrize("name", quick(CASES, SLOW))
+@pytest.mark.parametrize("name", CASES)
 def test_every_combination(name):
     check(CASES[name])
 
@@ -195,9 +172,7 @@ def test_double_precision(name):
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-@pytest.mark.parametrize(
-    "name", quick(["3x3 same", "stride 2, remainder", "depthwise"], {"depthwise"})
-)
+@pytest.mark.parametrize("name", ["3x3 same", "stride 2, remainder", "depthwise"])
 def test_vector_widths(name, bits, monkeypatch):
     monkeypatch.setenv("NNJIT_VECTOR_BITS", str(bits))
     check(CASES[name], batches=(2,))
@@ -227,17 +202,11 @@ def test_few_channels_take_the_whole_kernel_as_rows():
 
 
 FINALS = ("store", "relu", "mask", "add", "add_relu")
-
-
 NAMES = ("3x3 same", "two groups", "depthwise, multiplier 3", "stride 2, remainder", "1x1")
-PAIRS = [
-    pytest.param(name, final, marks=[pytest.mark.slow] * (i != j and i != j + 2))
-    for i, name in enumerate(NAMES)
-    for j, final in enumerate(FINALS)
-]
 
 
-@pytest.mark.parametrize(("name", "final"), PAIRS)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("final", FINALS)
 def test_epilogues(name, final):
     """Bias, finals and a tail, forward and for the input gradient."""
     c = CASES[name]
