@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from nnjit.errors import ArgumentError, lookup
-from nnjit.graph import CONSTANT, LEAVES, Node, constant, extent_node, input_node
+from nnjit.graph import CONSTANT, LEAVES, Node, constant, extent_node, input_node, walk
 from nnjit.layers.base import REGISTRY as LAYERS
-from nnjit.layers.calls import below, leaves
+from nnjit.layers.calls import leaves
 from nnjit.ops.base import OPS
 from nnjit.registry import serialize
 from nnjit.spec import Extent, Spec
@@ -52,7 +52,7 @@ def _freeze(model: Any, config: Mapping[str, Any]) -> None:
 def functional_config(model: Any) -> dict[str, Any]:
     """Layers, and every Node from the inputs to the outputs with the numbers of its operands."""
     inputs, outputs = model.input, model.output
-    nodes = below(leaves(outputs), dict.fromkeys(leaves(inputs)))
+    nodes = walk(leaves(outputs), dict.fromkeys(leaves(inputs)))
     nodes += [n for n in leaves(inputs) if n not in nodes]
     number = {n: i for i, n in enumerate(nodes)}
     layers = {layer: i for i, layer in enumerate(model.layers)}

@@ -8,7 +8,7 @@ state) their next values. Leaves are inputs, parameters, state, constants and ex
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -253,8 +253,8 @@ class Graph:
         return symbols_of([d for n in self.leaves("input") for d in n.shape])
 
 
-def walk(roots: Iterable[Node]) -> list[Node]:
-    """Nodes below roots in topological order, without recursion (graphs may be deep)."""
+def walk(roots: Iterable[Node], stop: Container[Node] = ()) -> list[Node]:
+    """Nodes below roots in topological order, not looking below `stop`; no recursion."""
     order: list[Node] = []
     done: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(list(roots))]
@@ -265,7 +265,8 @@ def walk(roots: Iterable[Node]) -> list[Node]:
         elif node not in done:
             done.add(node)
             stack.append((node, True))
-            stack.extend((x, False) for x in reversed(node.inputs) if x not in done)
+            if node not in stop:
+                stack.extend((x, False) for x in reversed(node.inputs) if x not in done)
     return order
 
 
@@ -284,11 +285,8 @@ def rewrite(graph: Graph, rule: Callable[[Node, tuple[Node, ...]], Node]) -> Gra
     new: dict[Node, Node] = {}
     for n in graph.nodes():
         new[n] = n if n.is_leaf else rule(n, tuple(new[x] for x in n.inputs))
-    return Graph(
-        graph.name,
-        {k: new[v] for k, v in graph.outputs.items()},
-        {leaf: new[v] for leaf, v in graph.updates.items()},
-    )
+    outputs = {k: new[v] for k, v in graph.outputs.items()}
+    return Graph(graph.name, outputs, {leaf: new[v] for leaf, v in graph.updates.items()})
 
 
 def rebuilt(node: Node, inputs: tuple[Node, ...]) -> Node:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnjit.compiler.passes import expand
-from nnjit.graph import Node
+from nnjit.graph import Node, walk
 from nnjit.layers.base import Layer
-from nnjit.layers.calls import below, leaves
+from nnjit.layers.calls import leaves
 from nnjit.layers.inputs import plain_shape
 from nnjit.ops.base import flops_of
 from nnjit.spec import DTYPES, Dim, evaluate, shape_text, symbols_of
@@ -60,7 +60,7 @@ def _specs_by_layer(model: Any) -> dict[Layer, tuple[list[Node], list[Node]]]:
     """The inputs and outputs of each layer's first use."""
     found: dict[Layer, tuple[list[Node], list[Node]]] = {}
     first: dict[Layer, Any] = {}
-    for n in below(leaves(model.output), dict.fromkeys(leaves(model.input))):
+    for n in walk(leaves(model.output), dict.fromkeys(leaves(model.input))):
         if n.op.kind == "call":
             call = n.attrs["call"]
             if first.setdefault(call.layer, call) is call:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nnjit.errors import GraphError
-from nnjit.graph import EXTENT, Node, Op, Scope, enter, extent_node
+from nnjit.graph import EXTENT, Node, Op, Scope, enter, extent_node, walk
 from nnjit.spec import Dim, Extent, Spec
 
 if TYPE_CHECKING:
@@ -73,26 +73,9 @@ def call_nodes(layer: Layer, args: tuple, kwargs: dict[str, Any], result: Any) -
     )
 
 
-def below(outputs: Sequence[Node], stop: Mapping[Node, Any]) -> list[Node]:
-    """Nodes that outputs need, inputs before users, not looking below those in `stop`."""
-    order: list[Node] = []
-    done: set[Node] = set()
-    stack = [(n, False) for n in reversed(outputs)]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
-        elif node not in done:
-            done.add(node)
-            stack.append((node, True))
-            if node not in stop:
-                stack.extend((x, False) for x in reversed(node.inputs))
-    return order
-
-
 def called_layers(outputs: Sequence[Node], stop: Sequence[Node] = ()) -> list[Layer]:
     """The layers that a functional model uses, each once, in the order of the computation."""
-    nodes = below(outputs, dict.fromkeys(stop))
+    nodes = walk(outputs, dict.fromkeys(stop))
     return list(dict.fromkeys(n.attrs["layer"] for n in nodes if n.op.kind == "call"))
 
 
@@ -107,7 +90,7 @@ def trace(outputs: Sequence[Node], feeds: Mapping[Node, Node], scope: Scope) -> 
     dims = _symbol_values(feeds)
     results: dict[Call, list[Node]] = {}
     with enter(scope):
-        for n in below(outputs, feeds):
+        for n in walk(outputs, feeds):
             if n in new:
                 continue
             if n.op.kind == "call":

@@ -8,7 +8,7 @@ its own memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +16,6 @@ from nnjit import config, initializers
 from nnjit.errors import ArgumentError, DTypeError, ShapeError
 from nnjit.graph import Node, current_scope, parameter_node, state_node
 from nnjit.spec import Spec, shape_text
-
-
-class Owner(Protocol):
-    """What names a variable: a layer, a metric, an optimizer."""
-
-    @property
-    def path(self) -> str: ...
 
 
 class Variable:

@@ -16,9 +16,9 @@ import numpy as np
 
 from nnjit import config
 from nnjit.errors import ArgumentError, GraphError, ShapeError, nearest
-from nnjit.graph import Node, Scope, current_scope, enter, state_node
+from nnjit.graph import Node, Scope, current_scope, enter, state_node, walk
 from nnjit.layers.base import REGISTRY, Layer, Variable, in_scope
-from nnjit.layers.calls import below, called_layers, leaves, trace, tree_map
+from nnjit.layers.calls import called_layers, leaves, trace, tree_map
 from nnjit.layers.inputs import Input, plain_shape
 from nnjit.ops.base import as_node
 from nnjit.registry import snake_case
@@ -80,7 +80,7 @@ class Model(Verbs, Layer):
         for what, nodes in (("inputs", given), ("outputs", results)):
             if not nodes:
                 raise ArgumentError(f"Model: {what} hold no symbolic value; use Input(shape=…)")
-        for n in below(results, dict.fromkeys(given)):
+        for n in walk(results, dict.fromkeys(given)):
             if n.op.name == "input" and n not in given:
                 raise GraphError(f"Model: the outputs depend on {n!r}, which is not among inputs")
         self.adopt(called_layers(results, given))
