@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from nnjit.compiler.cpu.naming import words_of
 from nnjit.compiler.cpu.recipes import conv_of, recipe_of
-from nnjit.compiler.cpu.text import literal, math_imports, stored
-from nnjit.compiler.cpu.values import Key, Lines, Values, is_number
+from nnjit.compiler.cpu.text import math_imports, stored
+from nnjit.compiler.cpu.values import Key, Lines, Values
 from nnjit.compiler.groups import Buffer, Group
 from nnjit.graph import CONSTANT, Node
 from nnjit.kernels.recipe import Epilogue, Recipe
@@ -286,6 +286,3 @@ def emit_recipe(
 def last_temp(args: Sequence[str], recipe: Recipe, seen: set[str]) -> int:
     """The position of the temporary that a step writes: one that no step before has named."""
     return max(i for i, r in enumerate(args) if r in recipe.temps and r not in seen)
-
-
-__all__ = ["contraction_launches", "emit_recipe", "is_number", "literal"]

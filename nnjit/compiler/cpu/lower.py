@@ -11,7 +11,6 @@ from nnjit.compiler.cpu.naming import describe, kernel_name
 from nnjit.compiler.cpu.sinks import SinkKernel, reduce_partials
 from nnjit.compiler.cpu.text import (
     dim_text,
-    mangle,
     math_imports,
     parse_dim,
     text_of,
@@ -23,7 +22,7 @@ from nnjit.compiler.cpu.updates import copy_updates, place_updates, save_leaves
 from nnjit.compiler.cpu.values import Values
 from nnjit.compiler.groups import Buffer, Fusion, Group, Launch
 from nnjit.graph import EXTENT, Node, users
-from nnjit.kernels.target import CODES, DTYPES
+from nnjit.kernels.target import CODES
 from nnjit.kernels.template import Template
 from nnjit.spec import DTYPES as SIZES
 from nnjit.spec import Dim, Spec, product, symbols_of
@@ -261,6 +260,3 @@ def lower(fusion: Fusion) -> tuple[list[Launch], dict[Node, Buffer], dict[str, B
         elif not base.is_leaf:
             outputs[name] = lowering.buffers[base]
     return launches, lowering.buffers, outputs
-
-
-__all__ = ["DTYPES", "Lowering", "lower", "mangle"]

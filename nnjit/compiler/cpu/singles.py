@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnjit.compiler.cpu.naming import wrapped
@@ -149,6 +148,3 @@ def concatenate(low: Lowering, n: Node) -> None:
     )  # fmt: skip
     buffers = [*(low.buffer(x) for x in sources), low.buffer(n)]
     low.emit(template, buffers, [len(buffers) - 1], [n], "concatenate", [times(0, 1)])
-
-
-__all__: Sequence[str] = ["launch"]

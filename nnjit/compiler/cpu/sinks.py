@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nnjit.compiler.cpu.access import Loop, depth
+from nnjit.compiler.cpu.access import Loop
 from nnjit.compiler.cpu.loops import LoopKernel
 from nnjit.compiler.cpu.reduce import Accumulator
 from nnjit.compiler.cpu.text import dim_text, times
@@ -243,6 +243,3 @@ def reduce_partials(sinks: Sequence[Accumulator], size: Dim, count: int) -> list
         out.level -= 1
         out.add(f"y{k}[i] = a{k}")
     return out.text
-
-
-__all__ = ["PARTIALS", "SinkKernel", "depth", "reduce_partials"]
