@@ -82,10 +82,10 @@ class Executable:
 
     def _none(self, *_: Any, **__: Any) -> Any:
         raise NnjitError(
-            "device 'interpret' has no plan, source or profile: choose 'cpu' or 'python'"
+            "device 'interpret' has no plan and no source: choose 'cpu' or 'python'"
         )
 
-    plan = arrange = source = listing = profile = _none
+    plan = arrange = source = listing = _none
 
 
 class InterpretExecutable(Executable):
