@@ -81,9 +81,7 @@ class Executable:
         raise NotImplementedError
 
     def _none(self, *_: Any, **__: Any) -> Any:
-        raise NnjitError(
-            "device 'interpret' has no plan and no source: choose 'cpu' or 'python'"
-        )
+        raise NnjitError("device 'interpret' has no plan and no source: choose 'cpu' or 'python'")
 
     plan = arrange = source = listing = _none
 
