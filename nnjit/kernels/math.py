@@ -2,7 +2,7 @@
 
 Each takes and gives scalars of its dtype. Jitted, a loop over them becomes vector code (formulas
 and errors in `math_f4` and `math_f8`); un-jitted they are NumPy's functions, which differ by the
-stated ulp at most. Square roots, rounding and maximum are exact in both. Names are
+stated ulp at most. Square roots, rounding, maximum and minimum are exact in both. Names are
 `<function>_<dtype code>`.
 """
 
@@ -49,6 +49,7 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     "floor": np.floor,
     "round": np.rint,
     "maximum": np.maximum,
+    "minimum": np.minimum,
     "overtakes": lambda v, best: (v > best) | (v != v),
 }
 
@@ -77,6 +78,7 @@ rsqrt_f4 = define("rsqrt", math_any, "f4")
 floor_f4 = define("floor", math_any, "f4")
 round_f4 = define("round", math_any, "f4")
 maximum_f4 = define("maximum", math_any, "f4", 2)
+minimum_f4 = define("minimum", math_any, "f4", 2)
 overtakes_f4 = define("overtakes", math_any, "f4", 2, "b")
 
 exp_f8 = define("exp", math_f8, "f8")
@@ -95,4 +97,5 @@ rsqrt_f8 = define("rsqrt", math_any, "f8")
 floor_f8 = define("floor", math_any, "f8")
 round_f8 = define("round", math_any, "f8")
 maximum_f8 = define("maximum", math_any, "f8", 2)
+minimum_f8 = define("minimum", math_any, "f8", 2)
 overtakes_f8 = define("overtakes", math_any, "f8", 2, "b")

@@ -55,6 +55,11 @@ def maximum(x: Value, y: Value) -> Value:
     return call("maximum", x, y)
 
 
+def minimum(x: Value, y: Value) -> Value:
+    """The smaller; NaN if either is."""
+    return call("minimum", x, y)
+
+
 def overtakes(v: Value, best: Value) -> Value:
     """Whether a running maximum becomes v: v > best, or v is NaN."""
     return (v > best) | (v != v)

@@ -194,12 +194,13 @@ def test_special_values(name, code, jit):
 
 
 @pytest.mark.parametrize("code", ["f4", "f8"])
-def test_maximum_keeps_nan(code):
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_maximum_keeps_nan(name, code):
     v = np.array([-1, 0, 2, np.inf, -np.inf, np.nan], DTYPE[code])
     x, z = (a.ravel().copy() for a in np.meshgrid(v, v))
-    expected = np.maximum(x, z)
-    np.testing.assert_array_equal(evaluate("maximum", x, z), expected)
-    np.testing.assert_array_equal(evaluate("maximum", x, z, jit=False), expected)
+    expected = getattr(np, name)(x, z)
+    np.testing.assert_array_equal(evaluate(name, x, z), expected)
+    np.testing.assert_array_equal(evaluate(name, x, z, jit=False), expected)
 
 
 @pytest.mark.parametrize("name", list(ULP))

@@ -65,7 +65,8 @@ class Accumulator:
         if self.dtype in INTEGER_LIMITS:
             sign = ">" if self.kind == "max" else "<"
             return f"{old} if {old} {sign} {value} else {value}"
-        return f"{self.kind}imum_{self.code}({old}, {value})"
+        function = {"max": "maximum", "min": "minimum"}[self.kind]
+        return f"{function}_{self.code}({old}, {value})"
 
     def add(self, value: str, index: str) -> list[str]:
         """Lines that take one value; `index` is its position along the reduced axis."""
