@@ -12,13 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from nnjit.compiler.plan import align
 from nnjit.errors import GraphError
 from nnjit.runtime.buffers import ALIGNMENT, aligned
-
-
-def align(n: int) -> int:
-    """n rounded up to the next multiple of 64."""
-    return -(-n // ALIGNMENT) * ALIGNMENT
 
 
 class Store:
