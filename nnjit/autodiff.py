@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nnjit.errors import DTypeError, GraphError, ShapeError
-from nnjit.graph import Node, current_scope, enter, walk
+from nnjit.graph import Node, current_scope, enter, siblings, walk
 from nnjit.ops.join import full_like
 from nnjit.ops.reduce import sum_to
 from nnjit.spec import FLOATS
@@ -40,13 +40,19 @@ def _backward(
     """Gradients of wrt, None where there is none; `through`: paths may lead through a wrt."""
     targets = set(wrt)
     order = _between(output, targets, through)
+    families = siblings(order)
     total: dict[Node, Node] = {output: cotangent}
     for node in reversed(order):
-        if node not in total or (node in targets and not through):
+        # of a family the first in order comes last here: then every gradient has arrived
+        members = [n for n in families.get(node, [node]) if n in total]
+        if families.get(node, [node])[0] is not node or not members:
+            continue
+        if node in targets and not through:
             continue
         outer = current_scope()
         with enter(replace(outer, name=node.scope)):
-            for x, g in zip(node.inputs, _pull(node, total[node]), strict=True):
+            pulled = _pull(members, [total[n] for n in members])
+            for x, g in zip(node.inputs, pulled, strict=True):
                 if g is None:
                     continue
                 g = sum_to(g, x.shape)
@@ -68,8 +74,12 @@ def _between(output: Node, targets: set[Node], through: bool) -> list[Node]:
     return order
 
 
-def _pull(node: Node, dy: Node) -> Sequence[Node | None]:
-    """The gradient of each input of a Node; None for those that have none."""
+def _pull(members: Sequence[Node], dys: Sequence[Node]) -> Sequence[Node | None]:
+    """The gradient of each input of a Node or a family; None for those that have none."""
+    node, dy = members[0], dys[0]
+    if node.op.family_grad is not None:
+        found = node.op.family_grad(members, dys)
+        return [g if x.dtype in FLOATS else None for x, g in zip(node.inputs, found, strict=True)]
     if node.op.grad is not None:
         return [
             g if x.dtype in FLOATS else None

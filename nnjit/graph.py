@@ -1,4 +1,4 @@
-"""The graph: Op, Node, Graph, Scope; building, walking, verifying, interpreting and printing them.
+"""The graph: Op, Node, Graph, Scope; building, walking, verifying and interpreting them.
 
 A Node is immutable and compared by identity. Operators (+, *, @, …) build Nodes; `nnjit.ops`
 installs them. A Graph is one whole step: named outputs, and updates that give leaves (parameters,
@@ -8,7 +8,7 @@ state) their next values. Leaves are inputs, parameters, state, constants and ex
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnjit.errors import GraphError, ShapeError
-from nnjit.spec import Dim, Extent, Spec, evaluate, shape_text, symbols_of
+from nnjit.spec import Dim, Spec, evaluate, shape_text, symbols_of
 
 LEAVES = ("input", "parameter", "state", "constant", "extent")
 
@@ -34,13 +34,16 @@ class Meaning:
 class Op:
     """One operation. `nnjit.ops` has a decorator per family that fills the fields in.
 
-    kind: leaf, elementwise, index, reduce, view, contraction, window, gather, random, composite
-    or call.
+    kind: leaf, elementwise, index, reduce, view, contraction, window, gather, random, family,
+    composite or call.
     rule(*specs, **attrs) -> Spec. numpy(meaning, *arrays, **attrs) -> array.
     grad(node, dy) -> one gradient Node (or None) per input; `nnjit.autodiff` undoes broadcasting.
     expand(*inputs, **attrs) -> Node, composites only.
     flops(node) -> Dim, multiply and add counted apart.
     expr: elementwise only, the scalar expression that the emitter writes: "{0} + {1}".
+    family: what has several results is a family of Nodes: the same family, inputs and attrs but for
+    `result`. One kernel computes them all, and family_grad(nodes, dys) is asked once for all of
+    those that have a gradient.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Op:
     flops: Callable[[Node], Dim] | None = None
     expr: str | None = None
     doc: str = ""
+    family: str = ""
+    family_grad: Callable[[Sequence[Node], Sequence[Node]], Sequence[Node | None]] | None = None
 
     def __repr__(self) -> str:
         return self.name
@@ -270,6 +275,16 @@ def walk(roots: Iterable[Node], stop: Container[Node] = ()) -> list[Node]:
     return order
 
 
+def siblings(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
+    """For each Node that belongs to a family, all Nodes of that family, in the order given."""
+    families: dict[Hashable, list[Node]] = {}
+    for n in nodes:
+        if n.op.family:
+            attrs = sorted((k, repr(v)) for k, v in n.attrs.items() if k != "result")
+            families.setdefault((n.op.family, n.inputs, *attrs), []).append(n)
+    return {n: group for group in families.values() for n in group}
+
+
 def users(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
     """For each Node, the Nodes that read it."""
     out: dict[Node, list[Node]] = {}
@@ -374,25 +389,3 @@ def value_of(
     if out.shape != meaning.shape:
         raise GraphError(f"{n!r}: its NumPy meaning gave shape {out.shape}")
     return out.astype(kind, copy=False)
-
-
-# ---------------------------------------------------------------------------------------- printing
-def show(graph: Graph) -> str:
-    """The graph as text, one Node a line: %3 = relu(%2)  float32(batch, 128)  [dense]."""
-    names: dict[Node, str] = {}
-    lines = [f"graph {graph.name}:"]
-    for i, n in enumerate(graph.nodes()):
-        names[n] = f"%{i}"
-        args = [names[x] for x in n.inputs]
-        args += [f"{k}={_text(v)}" for k, v in n.attrs.items() if k != "spec"]
-        scope = f"  [{n.scope}]" if n.scope else ""
-        lines.append(f"  %{i} = {n.op.name}({', '.join(args)})  {n.spec}{scope}")
-    lines += [f"  output {k} = {names[v]}" for k, v in graph.outputs.items()]
-    lines += [f"  update {leaf.name} = {names[v]}" for leaf, v in graph.updates.items()]
-    return "\n".join(lines)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return repr(value.item()) if value.ndim == 0 else f"array{shape_text(value.shape)}"
-    return str(value) if isinstance(value, Extent) else repr(value)

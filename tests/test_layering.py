@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Lower lines first: a file imports from its own line of this table and from those above it.
 LINES = (
     ("errors", "config", "spec", "atomic", "container", "registry"),
-    ("graph",),
+    ("graph", "printing"),
     ("autodiff", "ops"),
     ("kernels",),
     ("compiler",),

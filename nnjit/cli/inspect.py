@@ -58,8 +58,8 @@ def _summary(model: Any) -> dict[str, Any]:
 
 def _stage(executable: Any, stage: str, batch_size: int) -> dict[str, Any]:
     """The stage as text, and what --json adds to it."""
-    from nnjit.graph import show
     from nnjit.kernels.template import render
+    from nnjit.printing import show
 
     plan = executable.plan()
     if stage == "graph":

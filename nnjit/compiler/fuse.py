@@ -22,7 +22,7 @@ from nnjit.compiler.maps import (
     unit_axes,
     use_map,
 )
-from nnjit.graph import EXTENT, PARAMETER, Graph, Node, users, walk
+from nnjit.graph import EXTENT, PARAMETER, Graph, Node, siblings, users, walk
 from nnjit.spec import symbols_of
 
 HEADS = ("matmul", "conv2d", "conv2d_dx")  # contractions that take an elementwise epilogue
@@ -39,6 +39,7 @@ class Fuser:
         first = sorted(graph.updates, key=lambda leaf: leaf.op is not PARAMETER)
         self.nodes = walk([*(graph.updates[leaf] for leaf in first), *graph.outputs.values()])
         self.users = users(self.nodes)
+        self.families = siblings(self.nodes)
         self.updates = set(graph.updates.values())
         self.groups: list[Group] = []
         self.of: dict[Node, Group] = {}
@@ -55,9 +56,11 @@ class Fuser:
             if n.op.name == "reshape" and not (unit_axes(n) and self.join_user(n)):
                 self.aliases.add(n)
                 continue
-            if not (n in self.of or self.join_user(n) or self.join_sibling(n)):
+            if n in self.families:
+                self.start_family(n)
+            elif not (n in self.of or self.join_user(n) or self.join_sibling(n)):
                 self.start(n)
-            if n in self.updates:
+            if n in self.updates and n in self.of:
                 self.of[n].holds_update = True
         groups = sorted(self.groups, key=lambda g: g.index)
         return join_groups(Fusion(self.graph, groups, self.of, self.aliases))
@@ -185,6 +188,19 @@ class Fuser:
                 self.add(n, identity_map(domain if want == "loop" else n.shape), g)
                 return True
         return False
+
+    def start_family(self, n: Node) -> None:
+        """One group for all results of a family, once every reader of each has its place."""
+        members = self.families[n]
+        if n is not members[0]:
+            return
+        self.next -= 1
+        g = Group(self.next, "single", n.shape)
+        for m in members:
+            g.nodes[m] = identity_map(m.shape)
+            g.holds_update |= m in self.updates
+            self.of[m] = g
+        self.groups.append(g)
 
     def start(self, n: Node) -> None:
         self.next -= 1

@@ -18,8 +18,9 @@ from nnjit.compiler.groups import Fusion
 from nnjit.compiler.merge import Layout, merge_updates
 from nnjit.compiler.passes import PASSES
 from nnjit.compiler.plan import Plan, make_plan
-from nnjit.graph import Graph, Node, show, verify
+from nnjit.graph import Graph, Node, verify
 from nnjit.kernels.template import render
+from nnjit.printing import show
 
 
 def optimise(graph: Graph) -> Graph:

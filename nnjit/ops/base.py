@@ -209,6 +209,22 @@ def computed(
     return register(Op(name, kind, rule, numpy, by_operands(grad), None, flops, None, doc))
 
 
+def family_member(
+    name: str,
+    family: str,
+    rule: Callable,
+    numpy: Callable,
+    grad: Callable[[Sequence[Node], Sequence[Node]], Sequence[Node | None]] | None,
+    flops: Callable[[Node], Dim],
+    doc: str,
+) -> Op:
+    """An op with several results: attrs `result` says which one a Node is; see `Op.family`.
+
+    grad(nodes, dys): the results that have a gradient, and these; one entry per input.
+    """
+    return register(Op(name, "family", rule, numpy, None, None, flops, None, doc, family, grad))
+
+
 def composite(
     name: str, expand: Callable[..., Node], grad: Gradient | None = None, *, doc: str
 ) -> Op:

@@ -1,7 +1,8 @@
-"""Groups of one Node that have a template of their own: pooling, gather, scatter, concatenation."""
+"""Groups that have a template of their own: pooling, gather, scatter, concatenation, families."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nnjit.compiler.cpu.naming import wrapped
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 
 
 def launch(low: Lowering, group: Group) -> None:
-    """Emit the launches of a single-Node group."""
-    (n,) = group.nodes
+    """Emit the launches of a single-Node group, or of a family."""
+    n, *others = group.nodes
+    if n.op.family:
+        FAMILIES[n.op.family](low, [n, *others])
+        return
     if n in low.done:
         return
     if n.op.name in ("max_pool", "max_pool_index"):
@@ -48,6 +52,10 @@ def launch(low: Lowering, group: Group) -> None:
         by_name(low, n, t, {"index": indices, "dy": dy, "dtable": n})
     else:
         raise AssertionError(f"no kernel for {n!r}")
+
+
+# family -> the function that emits its one kernel for those results that are wanted
+FAMILIES: dict[str, Callable[[Lowering, list[Node]], None]] = {}
 
 
 def by_name(low: Lowering, n: Node, t: Template, roles: dict[str, Node], ops: str = "") -> None:
