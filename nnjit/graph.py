@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -177,7 +177,10 @@ def extent_node(dim: Dim, dtype: str = "float32") -> Node:
 # ------------------------------------------------------------------------------------------ scope
 @dataclass
 class Scope:
-    """Where Nodes are built: the layer's name, training or not, updates and losses it leaves."""
+    """Where Nodes are built: the layer's name, training or not, updates and losses it leaves.
+
+    masks: which samples and time steps of a value are meant, where a layer said so: bool Nodes.
+    """
 
     name: str = ""
     training: bool = False
@@ -185,6 +188,7 @@ class Scope:
     losses: list[Node] = field(default_factory=list)
     random: Node | None = None
     streams: list[int] = field(default_factory=lambda: [0])
+    masks: dict[Node, Node] = field(default_factory=dict)
 
     def update(self, leaf: Node, value: Node) -> None:
         """At the end of the step `leaf` becomes `value`."""
@@ -220,11 +224,10 @@ def enter(scope: Scope) -> Iterator[Scope]:
 
 @contextmanager
 def scoped(name: str) -> Iterator[Scope]:
-    """A named scope inside of the current one; it shares updates, losses and random streams."""
+    """A named scope inside of the current one; it shares updates, losses, streams and masks."""
     outer = current_scope()
     full = f"{outer.name}/{name}" if outer.name else name
-    inner = Scope(full, outer.training, outer.updates, outer.losses, outer.random, outer.streams)
-    with enter(inner):
+    with enter(replace(outer, name=full)) as inner:
         yield inner
 
 
