@@ -1,108 +1,29 @@
-"""2-D convolutions of (batch, height, width, channels); Keras' names, defaults, weight shapes."""
+"""Convolutions of (batch, steps, channels) and (batch, height, width, channels); Keras' names,
+defaults, weight shapes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from nnjit import activations, ops
-from nnjit.errors import ArgumentError, ShapeError, nearest
-from nnjit.graph import Node
-from nnjit.layers.base import REGISTRY, Layer
-from nnjit.layers.core import channels_last, known, last_axis, positive, settings
-from nnjit.spec import shape_text
-
-Pair = int | Sequence[int]
-Padding = str | Sequence[Sequence[int]]
+from nnjit import ops
+from nnjit.errors import ArgumentError, ShapeError
+from nnjit.layers.base import REGISTRY
+from nnjit.layers.convolution_base import Convolution, Numbers, Padding
+from nnjit.layers.core import positive, settings
 
 
-def pair(layer: Layer, option: str, value: Any) -> tuple[int, int]:
-    """A number twice, or two numbers; ArgumentError names layer and option."""
-    values = (value, value) if not isinstance(value, list | tuple) else tuple(value)
-    if len(values) != 2:
-        raise ArgumentError(f"{layer.name}: {option}={value!r}: expected a number or two numbers")
-    return positive(layer, option, values[0]), positive(layer, option, values[1])
-
-
-def check_padding(layer: Layer, padding: Any, explicit: bool = True) -> Any:
-    """'valid', 'same', or ((top, bottom), (left, right))."""
-    if isinstance(padding, str):
-        if padding.lower() not in ("valid", "same"):
-            raise ArgumentError(
-                f"{layer.name}: padding={padding!r}{nearest(padding, ('valid', 'same'))}"
-            )
-        return padding.lower()
-    try:
-        (top, bottom), (left, right) = padding
-        if explicit and min(top, bottom, left, right) >= 0:
-            return (int(top), int(bottom)), (int(left), int(right))
-    except (TypeError, ValueError):
-        pass
-    wanted = "'valid' or 'same'" + (" or ((top, bottom), (left, right))" if explicit else "")
-    raise ArgumentError(f"{layer.name}: padding={padding!r}: expected {wanted}")
-
-
-class _Conv(Layer):
-    """What Conv2D and DepthwiseConv2D share: settings, bias, activation."""
-
-    activation: Callable[[Node], Node]
-    use_bias: bool
-    _kernel: tuple  # initializer, regularizer, constraint
-    _bias: tuple
-
-    def _geometry(self, kernel_size, strides, padding, data_format, dilation_rate) -> None:
-        self.kernel_size = pair(self, "kernel_size", kernel_size)
-        self.strides = pair(self, "strides", strides)
-        self.dilation_rate = pair(self, "dilation_rate", dilation_rate)
-        self.padding = check_padding(self, padding)
-        channels_last(self, data_format)
-        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
-            raise ArgumentError(
-                f"{self.name}: strides={self.strides} and dilation_rate={self.dilation_rate}: "
-                "only one of them may be more than 1"
-            )
-
-    def _weights(self, kernel: tuple[int, ...], outputs: int) -> None:
-        initializer, regularizer, constraint = self._kernel
-        self.kernel = self.add_weight(
-            kernel, initializer, "kernel", regularizer=regularizer, constraint=constraint
-        )
-        self.bias = None
-        if self.use_bias:
-            initializer, regularizer, constraint = self._bias
-            self.bias = self.add_weight(
-                (outputs,), initializer, "bias", regularizer=regularizer, constraint=constraint
-            )
-
-    def _channels(self, input_shape: Sequence[int | None]) -> int:
-        if len(input_shape) != 4:
-            raise ShapeError(
-                f"{self.path}: expected (batch, height, width, channels), "
-                f"got {shape_text(input_shape)}"
-            )
-        self.channels = known(self, input_shape)
-        return self.channels
-
-    def _finish(self, y):
-        return self.activation(y if self.bias is None else y + self.bias)
-
-
-@REGISTRY.named("convolution2d")
-class Conv2D(_Conv):
-    """Convolution. Weights: kernel (kh, kw, channels / groups, filters), bias (filters,).
-
-    padding: 'valid', 'same' (Keras' rule: the odd row is at the bottom), or ((top, bottom), (left,
-    right)).
-    """
+class _Conv(Convolution):
+    """Each output channel reads all input channels (of its group)."""
 
     def __init__(
         self,
         filters: int,
-        kernel_size: Pair,
-        strides: Pair = (1, 1),
+        kernel_size: Numbers,
+        strides: Numbers = 1,
         padding: Padding = "valid",
         data_format: str | None = None,
-        dilation_rate: Pair = (1, 1),
+        dilation_rate: Numbers = 1,
         groups: int = 1,
         activation: Any = None,
         use_bias: bool = True,
@@ -116,16 +37,17 @@ class Conv2D(_Conv):
         **kwargs: Any,
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self._geometry(kernel_size, strides, padding, data_format, dilation_rate)
+        bias = (bias_initializer, bias_regularizer, bias_constraint)
+        self._settle(
+            kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias, bias
+        )
         self.filters = positive(self, "filters", filters)
         self.groups = positive(self, "groups", groups)
         if self.filters % self.groups:
             raise ArgumentError(
                 f"{self.name}: filters={filters} must be a multiple of groups={groups}"
             )
-        self.activation, self.use_bias = activations.get(activation), use_bias
         self._kernel = settings(kernel_initializer, kernel_regularizer, kernel_constraint)
-        self._bias = settings(bias_initializer, bias_regularizer, bias_constraint)
 
     def build(self, input_shape):
         channels = self._channels(input_shape)
@@ -133,32 +55,53 @@ class Conv2D(_Conv):
             raise ShapeError(
                 f"{self.path}: {channels} channels are not a multiple of groups={self.groups}"
             )
-        self._weights((*self.kernel_size, channels // self.groups, self.filters), self.filters)
+        shape = (*self.kernel_size, channels // self.groups, self.filters)
+        self.kernel = self._weight("kernel", shape, self._kernel)
+        self._add_bias(self.filters)
 
     def call(self, x):
-        last_axis(self, x, self.channels, rank=4)
+        self._check(x)
         y = ops.conv(
-            ops.cast(x, self.dtype), self.kernel, strides=self.strides, padding=self.padding,
+            x, self.kernel, strides=self.strides, padding=self.padding,
             dilation_rate=self.dilation_rate, groups=self.groups,
         )  # fmt: skip
         return self._finish(y)
 
 
-@REGISTRY.named("depthwise_convolution2d")
-class DepthwiseConv2D(_Conv):
-    """Each channel convolved with filters of its own. Weights: kernel (kh, kw, channels,
-    depth_multiplier), bias (channels * depth_multiplier,); output channel c * depth_multiplier +
-    m.
+@REGISTRY.named("convolution1d")
+class Conv1D(_Conv):
+    """Convolution over steps. Weights: kernel (size, channels / groups, filters), bias (filters,).
+
+    padding: 'valid', 'same' (Keras' rule: the odd step is behind), 'causal' (a step sees itself and
+    those before), or ((before, behind),).
     """
+
+    spatial = 1
+    paddings = ("valid", "same", "causal")
+
+
+@REGISTRY.named("convolution2d")
+class Conv2D(_Conv):
+    """Convolution. Weights: kernel (kh, kw, channels / groups, filters), bias (filters,).
+
+    padding: 'valid', 'same' (Keras' rule: the odd row is at the bottom), or ((top, bottom), (left,
+    right)).
+    """
+
+    spatial = 2
+
+
+class _DepthwiseConv(Convolution):
+    """Each channel by itself."""
 
     def __init__(
         self,
-        kernel_size: Pair,
-        strides: Pair = (1, 1),
+        kernel_size: Numbers,
+        strides: Numbers = 1,
         padding: Padding = "valid",
         depth_multiplier: int = 1,
         data_format: str | None = None,
-        dilation_rate: Pair = (1, 1),
+        dilation_rate: Numbers = 1,
         activation: Any = None,
         use_bias: bool = True,
         depthwise_initializer: Any = "glorot_uniform",
@@ -171,21 +114,119 @@ class DepthwiseConv2D(_Conv):
         **kwargs: Any,
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self._geometry(kernel_size, strides, padding, data_format, dilation_rate)
+        bias = (bias_initializer, bias_regularizer, bias_constraint)
+        self._settle(
+            kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias, bias
+        )
         self.depth_multiplier = positive(self, "depth_multiplier", depth_multiplier)
-        self.activation, self.use_bias = activations.get(activation), use_bias
         self._kernel = settings(depthwise_initializer, depthwise_regularizer, depthwise_constraint)
-        self._bias = settings(bias_initializer, bias_regularizer, bias_constraint)
 
     def build(self, input_shape):
         channels = self._channels(input_shape)
-        kernel = (*self.kernel_size, channels, self.depth_multiplier)
-        self._weights(kernel, channels * self.depth_multiplier)
+        shape = (*self.kernel_size, channels, self.depth_multiplier)
+        self.kernel = self._weight("kernel", shape, self._kernel)
+        self._add_bias(channels * self.depth_multiplier)
 
     def call(self, x):
-        last_axis(self, x, self.channels, rank=4)
+        self._check(x)
         y = ops.depthwise_conv(
-            ops.cast(x, self.dtype), self.kernel, strides=self.strides, padding=self.padding,
+            x, self.kernel, strides=self.strides, padding=self.padding,
             dilation_rate=self.dilation_rate,
         )  # fmt: skip
         return self._finish(y)
+
+
+@REGISTRY.named("depthwise_convolution1d")
+class DepthwiseConv1D(_DepthwiseConv):
+    """Each channel convolved with filters of its own. Weights: kernel (size, channels,
+    depth_multiplier), bias (channels * depth_multiplier,); output channel c * depth_multiplier +
+    m.
+    """
+
+    spatial = 1
+
+
+@REGISTRY.named("depthwise_convolution2d")
+class DepthwiseConv2D(_DepthwiseConv):
+    """Each channel convolved with filters of its own. Weights: kernel (kh, kw, channels,
+    depth_multiplier), bias (channels * depth_multiplier,); output channel c * depth_multiplier +
+    m.
+    """
+
+    spatial = 2
+
+
+class _SeparableConv(Convolution):
+    """A depthwise convolution, then one with a window of 1 that mixes channels."""
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Numbers,
+        strides: Numbers = 1,
+        padding: Padding = "valid",
+        data_format: str | None = None,
+        dilation_rate: Numbers = 1,
+        depth_multiplier: int = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        depthwise_initializer: Any = "glorot_uniform",
+        pointwise_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        depthwise_regularizer: Any = None,
+        pointwise_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        depthwise_constraint: Any = None,
+        pointwise_constraint: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        bias = (bias_initializer, bias_regularizer, bias_constraint)
+        self._settle(
+            kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias, bias
+        )
+        self.filters = positive(self, "filters", filters)
+        self.depth_multiplier = positive(self, "depth_multiplier", depth_multiplier)
+        self._depthwise = settings(
+            depthwise_initializer, depthwise_regularizer, depthwise_constraint
+        )
+        self._pointwise = settings(
+            pointwise_initializer, pointwise_regularizer, pointwise_constraint
+        )
+
+    def build(self, input_shape):
+        channels, many = self._channels(input_shape), self.depth_multiplier
+        shape = (*self.kernel_size, channels, many)
+        self.depthwise_kernel = self._weight("depthwise_kernel", shape, self._depthwise)
+        shape = (*[1] * self.spatial, channels * many, self.filters)
+        self.pointwise_kernel = self._weight("pointwise_kernel", shape, self._pointwise)
+        self._add_bias(self.filters)
+
+    def call(self, x):
+        self._check(x)
+        y = ops.separable_conv(
+            x, self.depthwise_kernel, self.pointwise_kernel, strides=self.strides,
+            padding=self.padding, dilation_rate=self.dilation_rate,
+        )  # fmt: skip
+        return self._finish(y)
+
+
+@REGISTRY.named("separable_convolution1d")
+class SeparableConv1D(_SeparableConv):
+    """DepthwiseConv1D, then Conv1D of size 1. Weights: depthwise_kernel (size, channels,
+    depth_multiplier), pointwise_kernel (1, channels * depth_multiplier, filters), bias (filters,).
+    """
+
+    spatial = 1
+
+
+@REGISTRY.named("separable_convolution2d")
+class SeparableConv2D(_SeparableConv):
+    """DepthwiseConv2D, then Conv2D of size 1. Weights: depthwise_kernel (kh, kw, channels,
+    depth_multiplier), pointwise_kernel (1, 1, channels * depth_multiplier, filters), bias
+    (filters,).
+    """
+
+    spatial = 2

@@ -123,6 +123,13 @@ from nnjit.ops.join import (
     stack,
     tile,
 )
+from nnjit.ops.normalization import (
+    batch_normalization,
+    layer_normalization,
+    moments,
+    rms_normalization,
+    unit_normalization,
+)
 from nnjit.ops.operators import install
 from nnjit.ops.pooling import (
     average_pool,
@@ -147,6 +154,9 @@ from nnjit.ops.reduce import (
     std,
     sum,
     var,
+)
+from nnjit.ops.resize import (
+    upsample,
 )
 from nnjit.ops.view import (
     broadcast_to,
@@ -174,6 +184,7 @@ __all__ = [
     "argmin",
     "as_node",
     "average_pool",
+    "batch_normalization",
     "broadcast_to",
     "cast",
     "ceil",
@@ -215,6 +226,7 @@ __all__ = [
     "isfinite",
     "isinf",
     "isnan",
+    "layer_normalization",
     "leaky_relu",
     "less",
     "less_equal",
@@ -238,6 +250,7 @@ __all__ = [
     "minimum",
     "mish",
     "mod",
+    "moments",
     "moveaxis",
     "multiply",
     "negative",
@@ -254,6 +267,7 @@ __all__ = [
     "repeat",
     "reshape",
     "rint",
+    "rms_normalization",
     "round",
     "rsqrt",
     "scatter",
@@ -289,6 +303,8 @@ __all__ = [
     "threshold",
     "tile",
     "transpose",
+    "upsample",
+    "unit_normalization",
     "var",
     "where",
 ]
