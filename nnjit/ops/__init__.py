@@ -303,8 +303,8 @@ __all__ = [
     "threshold",
     "tile",
     "transpose",
-    "upsample",
     "unit_normalization",
+    "upsample",
     "var",
     "where",
 ]
