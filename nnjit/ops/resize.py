@@ -9,7 +9,7 @@ import numpy as np
 from nnjit.errors import ArgumentError, ShapeError, nearest
 from nnjit.graph import Node
 from nnjit.ops.base import as_node, fixed, promote
-from nnjit.ops.elementwise import where
+from nnjit.ops.elementwise import equal, where
 from nnjit.ops.join import iota, repeat
 from nnjit.ops.view import pad, reshape
 from nnjit.ops.window import pair
@@ -61,7 +61,7 @@ def _blend(x: Node, times: int, axis: int) -> Node:
         low, high = (1, 0) if step < 0 else (0, 1)
         cut = [slice(None)] * axis + [slice(0, n - 1) if step < 0 else slice(1, n)]
         moved = pad(x[tuple(cut)], [*around[:axis], (low, high), *around[axis + 1 :]])
-        return where(place == (0 if step < 0 else n - 1), x, moved)
+        return where(equal(place, 0 if step < 0 else n - 1), x, moved)
 
     wide = lambda v: reshape(v, (*before, n, 1, *behind))  # noqa: E731
     behind_first = (offset < 0).reshape(tail)
