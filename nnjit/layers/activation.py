@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnjit import ops
-from nnjit.errors import ArgumentError
+from nnjit.errors import ArgumentError, ShapeError
+from nnjit.graph import current_scope
 from nnjit.layers.base import REGISTRY, Layer
 from nnjit.layers.core import settings
-from nnjit.spec import normal_axes
+from nnjit.spec import broadcast, normal_axes, shape_text
 
 
 @REGISTRY.named()
 class ReLU(Layer):
     """max(x, 0); above max_value cut off; below threshold negative_slope * (x - threshold)."""
+
+    supports_masking = True
 
     def __init__(
         self,
@@ -44,6 +47,8 @@ class ReLU(Layer):
 class LeakyReLU(Layer):
     """x, or negative_slope * x below 0."""
 
+    supports_masking = True
+
     def __init__(self, negative_slope: float = 0.3, **kwargs: Any):
         super().__init__(**kwargs)
         if negative_slope is None or negative_slope < 0:
@@ -60,6 +65,8 @@ class LeakyReLU(Layer):
 class ELU(Layer):
     """x, or alpha * (e ** x - 1) below 0."""
 
+    supports_masking = True
+
     def __init__(self, alpha: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.alpha = alpha
@@ -72,6 +79,8 @@ class ELU(Layer):
 @REGISTRY.named()
 class PReLU(Layer):
     """x, or alpha * x below 0. Weights: alpha, of the input's shape but batch, 1 on shared_axes."""
+
+    supports_masking = True
 
     def __init__(
         self,
@@ -103,14 +112,29 @@ class PReLU(Layer):
 
 @REGISTRY.named()
 class Softmax(Layer):
-    """Softmax over one axis or several."""
+    """Softmax over one axis or several. A mask given in the call, broadcastable to the input, says
+    which values take part; the others give 0. The mask of a sequence is only passed on.
+    """
+
+    supports_masking = True
 
     def __init__(self, axis: int | Sequence[int] = -1, **kwargs: Any):
         super().__init__(**kwargs)
         self.axis = axis if isinstance(axis, int) else tuple(axis)
 
-    def call(self, x):
+    def call(self, x, mask=None):
+        if mask is not None and mask.rank < x.rank and current_scope().masks.get(x) is mask:
+            mask = None
+        if mask is not None:
+            if broadcast([x.shape, mask.shape], self.path) != x.shape:
+                raise ShapeError(
+                    f"{self.path}: a mask of shape {shape_text(mask.shape)} does not fit "
+                    f"{shape_text(x.shape)}"
+                )
+            x = ops.where(mask, x, -1e30)
         if isinstance(self.axis, int):
-            return ops.softmax(x, axis=self.axis)
-        axes = normal_axes(self.axis, x.rank, self.path)
-        return ops.exp(x - ops.logsumexp(x, axis=axes, keepdims=True))
+            y = ops.softmax(x, axis=self.axis)
+        else:
+            axes = normal_axes(self.axis, x.rank, self.path)
+            y = ops.exp(x - ops.logsumexp(x, axis=axes, keepdims=True))
+        return y if mask is None else ops.where(mask, y, 0.0)

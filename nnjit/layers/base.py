@@ -7,7 +7,6 @@ computed here.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,8 +16,18 @@ import numpy as np
 from nnjit import constraints, graph, ops, regularizers
 from nnjit.errors import ArgumentError, ShapeError
 from nnjit.graph import Node, Scope, current_scope, enter, scoped, state_node
-from nnjit.layers.calls import call_nodes, called_layers, leaves, trace, tree_map
+from nnjit.layers.calls import (
+    call_nodes,
+    called_layers,
+    completed,
+    leaves,
+    masks_of,
+    trace,
+    tree_map,
+    with_masks,
+)
 from nnjit.layers.inputs import Input, dims, plain_shape
+from nnjit.layers.names import name_layers
 from nnjit.layers.variable import Variable
 from nnjit.registry import Configurable, Registry, snake_case
 from nnjit.spec import FLOATS, Spec, check_dtype, shape_text
@@ -34,41 +43,18 @@ def in_scope() -> bool:
     return graph._scope.get(None) is not None
 
 
-def name_layers(layers: Iterable[Layer]) -> None:
-    """Give every layer without a final name one that no other has: dense, dense_1, dense_2, … in
-    this order.
-
-    Names given by the user stay; two layers with the same one are an error.
-    """
-    layers = list(dict.fromkeys(layers))
-    used: set[str] = set()
-    for layer in layers:
-        if layer._named == "user":
-            if layer.name in used:
-                raise ArgumentError(f"two layers are named {layer.name!r}: names must differ")
-            used.add(layer.name)
-    for layer in layers:
-        if layer._named == "user" or (layer._named == "model" and layer.name not in used):
-            used.add(layer.name)
-            continue
-        base = snake_case(type(layer).__name__)
-        tries = itertools.chain([base], (f"{base}_{i}" for i in itertools.count(1)))
-        kept = {x.name for x in layers if x._named == "model" and x is not layer}
-        layer.name = next(t for t in tries if t not in used and t not in kept)
-        layer._named = "model"
-        used.add(layer.name)
-
-
 class Layer(Configurable):
     """Base class. Override `build(input_shape)` (make weights with `add_weight`) and `call(x)`.
 
-    `call` gets `training` (bool) if its signature has it. Layers kept as attributes, also in lists
-    and dicts, are part of this one. input_shape: the shape of the first layer's input, without the
-    batch axis.
+    `call` gets `training` (bool) and `mask` (of its first argument) if its signature has them.
+    supports_masking: the result has the mask of the input, or what `compute_mask` says. Layers kept
+    as attributes, also in lists and dicts, are part of this one. input_shape: the shape of the
+    first layer's input, without the batch axis.
     """
 
     kind = "layer"
     is_model = False  # a model at the top adds nothing to the path of its layers
+    supports_masking = False
 
     name: str
     dtype: str
@@ -87,6 +73,7 @@ class Layer(Configurable):
             "_variables": [], "_sublayers": [], "_parent": None, "_trainable": True,
             "_named": "", "name": snake_case(cls.__name__), "dtype": "float32", "built": False,
             "activity_regularizer": None, "declared_shape": None,
+            "supports_masking": cls.supports_masking or cls.compute_mask is not Layer.compute_mask,
         }  # fmt: skip
         for key, value in fields.items():
             object.__setattr__(self, key, value)
@@ -254,6 +241,10 @@ class Layer(Configurable):
         """The layer's results as Nodes."""
         raise NotImplementedError(f"{type(self).__name__} does not define call(self, x)")
 
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        """The mask(s) of the results. previous_mask: those of the inputs, in their structure."""
+        return previous_mask if self.supports_masking else None
+
     def add_loss(self, loss: Node) -> None:
         """Within `call`: add a scalar to the loss of the model."""
         current_scope().losses.append(loss)
@@ -266,11 +257,14 @@ class Layer(Configurable):
         self.built = True
 
     def _cast(self, value: Any) -> Any:
-        """Arrays become Nodes; floats get the layer's dtype."""
+        """Arrays become Nodes; floats get the layer's dtype, and keep their masks."""
         if isinstance(value, np.ndarray | Variable):
             value = ops.as_node(value)
         if isinstance(value, Node) and value.dtype in FLOATS and value.dtype != self.dtype:
+            masks, given = current_scope().masks, value
             value = ops.cast(value, self.dtype)
+            if given in masks:
+                masks[value] = masks[given]
         return value
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -287,13 +281,14 @@ class Layer(Configurable):
     def _inline(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         args, kwargs = tree_map(self._cast, args), tree_map(self._cast, kwargs)
         self._ensure_built(args[0])
-        scope = current_scope()
-        if kwargs.get("training") is None:
-            kwargs.pop("training", None)
-            if "training" in inspect.signature(self.call).parameters:
-                kwargs["training"] = scope.training
-        with scoped(self.name):
-            result = self.call(*args, **kwargs)
+        scope, explicit = current_scope(), kwargs.get("training")
+        training = scope.training if explicit is None else bool(explicit)
+        kwargs = completed(self, args, kwargs, training)
+        mask = kwargs.get("mask")
+        mask = masks_of(args[0]) if mask is None else mask
+        with scoped(self.name) as inner:
+            inner.training = training
+            result = with_masks(self, args[0], mask, self.call(*args, **kwargs))
             if self.activity_regularizer is not None:
                 scope.losses.extend(self.activity_regularizer(n) for n in leaves(result))
         for v in self._variables:

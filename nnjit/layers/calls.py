@@ -4,12 +4,14 @@ layers' real Nodes in their place for training or inference.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nnjit.errors import GraphError
-from nnjit.graph import EXTENT, Node, Op, Scope, enter, extent_node, walk
+from nnjit.errors import ArgumentError, GraphError
+from nnjit.graph import EXTENT, Node, Op, Scope, current_scope, enter, extent_node, walk
+from nnjit.ops.base import OPS, as_node, cast_to
 from nnjit.spec import Dim, Extent, Spec
 
 if TYPE_CHECKING:
@@ -71,6 +73,77 @@ def call_nodes(layer: Layer, args: tuple, kwargs: dict[str, Any], result: Any) -
         ),
         result,
     )
+
+
+# ------------------------------------------------------------------------- training and masks
+def masks_of(tree: Any) -> Any:
+    """The tree with each Node replaced by its mask in this scope, None where it has none."""
+    masks = current_scope().masks
+    return tree_map(lambda v: masks.get(v) if isinstance(v, Node) else None, tree)
+
+
+def masked(value: Node, mask: Node | None) -> Node:
+    """value with this mask: another Node where it had none or another one, since all other readers
+    of a value see the mask that it has.
+    """
+    masks = current_scope().masks
+    if mask is None or masks.get(value) is mask:
+        return value
+    value = OPS["reshape"](value, shape=value.shape)
+    masks[value] = mask
+    return value
+
+
+def completed(layer: Layer, args: tuple, kwargs: Mapping[str, Any], training: bool) -> dict:
+    """kwargs with what the layer's `call` has parameters for and was not given: `training`; `mask`,
+    the mask of the first argument (a list of masks for a list); `query_mask`, that of `query`.
+    """
+    signature = inspect.signature(layer.call)
+    kwargs, parameters = dict(kwargs), signature.parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if kwargs.get("training") is None or not ("training" in parameters or takes_any):
+        kwargs.pop("training", None)
+    if kwargs.get("mask") is not None and not ("mask" in parameters or takes_any):
+        raise ArgumentError(f"{layer.path}: mask=…: {type(layer).__name__} takes no mask")
+    if "mask" in kwargs:
+        kwargs["mask"] = tree_map(_as_mask, kwargs["mask"])
+    given = signature.bind_partial(*args, **kwargs).arguments
+    if "training" in parameters and given.get("training") is None:
+        kwargs["training"] = training
+    for name in parameters:
+        if name == "mask" and given.get(name) is None:
+            kwargs[name] = masks_of(args[0])
+        elif name.endswith("_mask") and given.get(name) is None:
+            kwargs[name] = masks_of(given.get(name.removesuffix("_mask")))
+    return kwargs
+
+
+def _as_mask(value: Any) -> Any:
+    return None if value is None else cast_to(as_node(value), "bool")
+
+
+def with_masks(layer: Layer, inputs: Any, previous: Any, result: Any) -> Any:
+    """`result`, after its Nodes got the masks that the layer computes for them.
+
+    Masks that layers inside have given stay. previous: the masks of the inputs.
+    """
+    masks = current_scope().masks
+    if not layer.supports_masking or all(n in masks for n in leaves(result)):
+        return result
+    found: list[Any] = []
+    tree_map(found.append, layer.compute_mask(inputs, previous))
+    given, rest = set(leaves(inputs)), iter(found)
+
+    def marked(value: Any) -> Any:
+        mask = next(rest, None)
+        if mask is None or not isinstance(value, Node) or value in masks:
+            return value
+        if value in given:
+            return masked(value, mask)
+        masks[value] = mask
+        return value
+
+    return tree_map(marked, result)
 
 
 def called_layers(outputs: Sequence[Node], stop: Sequence[Node] = ()) -> list[Layer]:

@@ -55,6 +55,8 @@ def known(layer: Layer, shape: Sequence[int | None], axis: int = -1) -> int:
 class Dense(Layer):
     """activation(x @ kernel + bias), last axis. Weights: kernel (in, units), bias (units,)."""
 
+    supports_masking = True
+
     def __init__(
         self,
         units: int,
@@ -98,7 +100,10 @@ class Dense(Layer):
 
 @REGISTRY.named()
 class Embedding(Layer):
-    """Row x of a table for whole numbers x. Weights: embeddings (input_dim, output_dim)."""
+    """Row x of a table for whole numbers x. Weights: embeddings (input_dim, output_dim).
+
+    mask_zero: 0 fills up short sequences; what follows is told by a mask to pass over it.
+    """
 
     def __init__(
         self,
@@ -112,8 +117,7 @@ class Embedding(Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if mask_zero:
-            raise ArgumentError(f"{self.name}: mask_zero=True is not supported; layers see no mask")
+        self.mask_zero = self.supports_masking = bool(mask_zero)
         self.input_dim = positive(self, "input_dim", input_dim)
         self.output_dim = positive(self, "output_dim", output_dim)
         self._table = settings(
@@ -134,6 +138,9 @@ class Embedding(Layer):
         if self._given_weights is not None:
             self.embeddings.assign(self._given_weights)
 
+    def compute_mask(self, inputs, previous_mask=None):
+        return ops.not_equal(inputs, 0) if self.mask_zero else None
+
     def call(self, x):
         index = x if x.dtype in ("int32", "int64") else ops.cast(x, "int32")
         return ops.take(self.embeddings, index, axis=0)
@@ -142,6 +149,8 @@ class Embedding(Layer):
 @REGISTRY.named()
 class Activation(Layer):
     """A function by name, or any function Node -> Node."""
+
+    supports_masking = True
 
     def __init__(self, activation: Any, **kwargs: Any):
         super().__init__(**kwargs)
@@ -229,6 +238,8 @@ class RepeatVector(Layer):
 class Rescaling(Layer):
     """x * scale + offset, in the layer's dtype."""
 
+    supports_masking = True
+
     def __init__(self, scale: float, offset: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.scale, self.offset = scale, offset
@@ -244,6 +255,8 @@ class Dropout(Layer):
     noise_shape: shape of the mask where it is to be shared, None (as in
     (None, 1, 8)) for the input's extent.
     """
+
+    supports_masking = True
 
     def __init__(
         self,

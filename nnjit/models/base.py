@@ -18,7 +18,7 @@ from nnjit import config
 from nnjit.errors import ArgumentError, GraphError, ShapeError, nearest
 from nnjit.graph import Node, Scope, current_scope, enter, state_node, walk
 from nnjit.layers.base import REGISTRY, Layer, Variable, in_scope
-from nnjit.layers.calls import called_layers, leaves, trace, tree_map
+from nnjit.layers.calls import called_layers, leaves, masked, trace, tree_map
 from nnjit.layers.inputs import Input, plain_shape
 from nnjit.ops.base import as_node
 from nnjit.registry import snake_case
@@ -174,8 +174,8 @@ class Model(Verbs, Layer):
         raise ArgumentError(f"{self.name}: no layer {name!r}{nearest(str(name), names)}")
 
     # -------------------------------------------------------------------------------- computation
-    def call(self, x: Any) -> Any:
-        """The outputs for these Nodes, in the current scope."""
+    def call(self, x: Any, mask: Any = None) -> Any:
+        """The outputs for these Nodes, in the current scope. mask: the inputs' masks if not None."""
         inputs, outputs = self._structure()
         nodes, given = leaves(inputs), leaves(x)
         if len(nodes) != len(given):
@@ -188,6 +188,10 @@ class Model(Verbs, Layer):
                 raise ShapeError(
                     f"{self.name}: expected input {shape_text(n.shape)}, got {shape_text(g.shape)}"
                 )
+        if mask is not None:
+            masks: list[Any] = []
+            tree_map(masks.append, mask)
+            given = [masked(g, m) for g, m in zip(given, masks, strict=True)]
         found = iter(trace(leaves(outputs), dict(zip(nodes, given, strict=True)), current_scope()))
         return tree_map(lambda v: next(found) if isinstance(v, Node) else v, outputs)
 

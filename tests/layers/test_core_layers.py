@@ -119,7 +119,6 @@ ERRORS = [
     (lambda: layers.Dense(3, kernel_initializer="glorot"), "initializer 'glorot'; did you mean"),
     (lambda: layers.Dense(3, name="a/b"), "name='a/b'"),
     (lambda: layers.Dense(3, dtype="int32"), "dtype='int32'"),
-    (lambda: layers.Embedding(3, 2, mask_zero=True), "mask_zero"),
     (lambda: layers.Flatten(data_format="channels_first"), "data_format"),
     (lambda: layers.Dropout(1.5), "rate=1.5"),
     (lambda: layers.Reshape((-1, -1)), "target_shape"),
