@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 
 from nnjit.compiler.patterns import mask_before_unpool
+from nnjit.compiler.reshapes import lift_over_reshapes
 from nnjit.compiler.simplify import simplify
 from nnjit.graph import CONSTANT, EXTENT, Graph, Node, current_scope, enter, rebuilt, rewrite
 
@@ -73,6 +74,7 @@ PASSES: list[Callable[[Graph], Graph]] = [
     simplify,
     share,
     mask_before_unpool,
+    lift_over_reshapes,
     share,
     prune,
 ]
