@@ -31,6 +31,7 @@ from nnjit.ops.activations import (
     tanh_shrink,
     threshold,
 )
+from nnjit.ops.attention import dot_product_attention
 from nnjit.ops.base import (
     OPS,
     as_node,
@@ -197,6 +198,7 @@ __all__ = [
     "depthwise_conv",
     "divide",
     "dot",
+    "dot_product_attention",
     "dropout",
     "elu",
     "equal",

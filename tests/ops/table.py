@@ -108,9 +108,10 @@ def b(*shape: Any) -> In:
 
 
 def _all_rows() -> list[Row]:
-    from tests.ops import rows_contraction, rows_elementwise, rows_shape
+    from tests.ops import rows_contraction, rows_elementwise, rows_normalization, rows_shape
 
-    rows = [*rows_elementwise.ROWS, *rows_shape.ROWS, *rows_contraction.ROWS]
+    files = (rows_elementwise, rows_shape, rows_normalization, rows_contraction)
+    rows = [row for file in files for row in file.ROWS]
     assert len({r.name for r in rows}) == len(rows), "row names must differ"
     return rows
 
