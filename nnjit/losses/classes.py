@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from nnjit import ops
 from nnjit.errors import ArgumentError, ShapeError, nearest
-from nnjit.graph import Node
+from nnjit.graph import Node, current_scope, extent_node
 from nnjit.losses.functions import (
     binary_crossentropy,
     categorical_crossentropy,
@@ -32,25 +32,35 @@ REGISTRY = Registry("loss")
 REDUCTIONS = ("sum_over_batch_size", "mean", "sum")
 
 
-def weigh(values: Node, sample_weight: Any) -> Node:
+def weigh(values: Node, sample_weight: Any, what: str = "sample_weight") -> Node:
     """values * sample_weight; weights of fewer axes hold for all that follows."""
     weight = ops.cast(ops.as_node(sample_weight), values.dtype)
     if weight.rank == values.rank + 1 and weight.shape[-1] == 1:
         weight = ops.reshape(weight, weight.shape[:-1])
     if weight.rank > values.rank:
         raise ShapeError(
-            f"sample_weight of shape {shape_text(weight.shape)} for losses of shape "
+            f"{what} of shape {shape_text(weight.shape)} for losses of shape "
             f"{shape_text(values.shape)}"
         )
     ones = (1,) * (values.rank - weight.rank)
     return values * ops.reshape(weight, (*weight.shape, *ones))
 
 
+def mask_weight(mask: Node, dtype: str, mean: bool) -> Node:
+    """1 where the mask is true, else 0; mean: times (all / true), so that a mean over all is one
+    over what is true, and 0 if nothing is.
+    """
+    weight = ops.cast(mask, dtype)
+    if not mean:
+        return weight
+    return weight * (extent_node(mask.spec.size, dtype) / ops.maximum(ops.sum(weight), 1.0))
+
+
 class Loss(Configurable):
     """Base class: override `call(y_true, y_pred)` giving a value per sample.
 
     reduction: 'sum_over_batch_size' (or 'mean'): sum of loss * weight over the number of values, as
-    in Keras; 'sum': the sum.
+    in Keras; 'sum': the sum. Where y_pred has a mask, only what it leaves is summed and counted.
     """
 
     kind = "loss"
@@ -68,7 +78,12 @@ class Loss(Configurable):
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Node:
         """The loss of a batch: a scalar Node."""
-        values = self.call(ops.as_node(y_true), ops.as_node(y_pred))
+        y_pred = ops.as_node(y_pred)
+        values = self.call(ops.as_node(y_true), y_pred)
+        mask = current_scope().masks.get(y_pred)
+        if mask is not None:
+            weight = mask_weight(mask, values.dtype, mean=self.reduction != "sum")
+            values = weigh(values, weight, f"{self.name}: a mask")
         if sample_weight is not None:
             values = weigh(values, sample_weight)
         return ops.sum(values) if self.reduction == "sum" else ops.mean(values)

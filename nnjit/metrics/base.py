@@ -7,12 +7,12 @@ float64, so counts stay exact up to 2**53 samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from nnjit import ops
-from nnjit.graph import Node, extent_node
+from nnjit.graph import Node, current_scope, extent_node
 from nnjit.layers.variable import Variable
 from nnjit.registry import Configurable, Registry, snake_case
 
@@ -74,8 +74,24 @@ def divide(a: np.ndarray, b: np.ndarray) -> Any:
     return np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=b != 0)
 
 
+def _under(mask: Node, sample_weight: Any, values: Node) -> Node:
+    """Weights, 0 where the mask is; both hold for all axes that follow theirs."""
+    shown = ops.cast(mask, values.dtype)
+    if sample_weight is None:
+        return shown
+    weight = ops.cast(ops.as_node(sample_weight), values.dtype)
+    rank = max(weight.rank, shown.rank)
+    weight, shown = (ops.reshape(v, (*v.shape, *(1,) * (rank - v.rank))) for v in (weight, shown))
+    return weight * shown
+
+
 class MeanMetric(Metric):
-    """The (weighted) mean of a value per sample: override `values(y_true, y_pred)`."""
+    """The (weighted) mean of a value per sample: override `values(y_true, y_pred)`.
+
+    masked: whether values that the mask of y_pred leaves out do not count.
+    """
+
+    masked: ClassVar[bool] = True
 
     def __init__(self, name: str | None = None):
         super().__init__(name)
@@ -86,7 +102,10 @@ class MeanMetric(Metric):
         raise NotImplementedError(f"{type(self).__name__} does not define values(y_true, y_pred)")
 
     def update(self, y_true, y_pred, sample_weight=None):
-        self.gather(self.values(ops.as_node(y_true), ops.as_node(y_pred)), sample_weight)
+        y_pred = ops.as_node(y_pred)
+        mask = current_scope().masks.get(y_pred) if self.masked else None
+        values = self.values(ops.as_node(y_true), y_pred)
+        self.gather(values, sample_weight if mask is None else _under(mask, sample_weight, values))
 
     def gather(self, values: Node, sample_weight: Any = None) -> None:
         """Add values; where weights have fewer axes, the mean over the others is weighted."""

@@ -123,7 +123,9 @@ class TopKCategoricalAccuracy(SparseTopKCategoricalAccuracy):
 
 @REGISTRY.named("rmse")
 class RootMeanSquaredError(MeanMetric):
-    """The root of the mean squared error over all samples."""
+    """The root of the mean squared error over all samples, masked ones too, as in Keras."""
+
+    masked = False
 
     def values(self, y_true, y_pred):
         return losses.mean_squared_error(y_true, y_pred)

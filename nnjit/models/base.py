@@ -175,7 +175,7 @@ class Model(Verbs, Layer):
 
     # -------------------------------------------------------------------------------- computation
     def call(self, x: Any, mask: Any = None) -> Any:
-        """The outputs for these Nodes, in the current scope. mask: the inputs' masks if not None."""
+        """The outputs for these Nodes, in the current scope; with masks for the inputs if given."""
         inputs, outputs = self._structure()
         nodes, given = leaves(inputs), leaves(x)
         if len(nodes) != len(given):

@@ -26,7 +26,7 @@ from nnjit.data.check import (
 )
 from nnjit.errors import ArgumentError, DataError, nearest
 from nnjit.layers.calls import tree_map
-from nnjit.spec import Spec, shape_text
+from nnjit.spec import Dim, Spec, shape_text
 from nnjit.step import WEIGHT, input_keys
 
 
@@ -77,7 +77,7 @@ def feed(
         for o, array in targets:
             dtype = o.label_dtype(array.dtype)
             result.arrays[o.key], result.dtypes[o.key] = array, dtype
-            result.labels[o.key] = Spec((o.pred.shape[0], *array.shape[1:]), dtype)
+            result.labels[o.key] = Spec(_opened(array.shape, o.pred.dims), dtype)
             if o.classes is not None:
                 check_labels(array, o.classes, f"{where}{o.key}")
             else:
@@ -87,8 +87,9 @@ def feed(
         weight = _weights(sample_weight, class_weight, targets, where)
         if weight is not None:
             result.arrays[WEIGHT], result.dtypes[WEIGHT] = weight, "float32"
-            batch = model.outputs[0].shape[0]
-            result.weight = Spec((batch, *weight.shape[1:]), "float32")
+            shape = _opened(weight.shape, model.outputs[0].shape)
+            whole = (1 if n == 1 else d for n, d in zip(weight.shape[1:], shape[1:], strict=True))
+            result.weight = Spec((shape[0], *whole), "float32")
     check_lengths({f"{where}{k}": a for k, a in result.arrays.items()})
     return result
 
@@ -181,7 +182,7 @@ def _targets(model: Any, compiled: Any, y: Any, where: str) -> list[tuple[Output
             raise DataError(f"{label} is missing: the loss {loss.name!r} needs labels")
         arrays.append(None if value is None else as_array(value, label))
     specs = [
-        None if a is None else Spec((n.shape[0], *a.shape[1:]), _spec_dtype(a))
+        None if a is None else Spec(_opened(a.shape, n.shape), _spec_dtype(a))
         for a, n in zip(arrays, model.outputs, strict=True)
     ]
     outputs = compiled.resolve(specs if all(specs) else None)
@@ -191,6 +192,12 @@ def _targets(model: Any, compiled: Any, y: Any, where: str) -> list[tuple[Output
             _check_label_shape(o, a, where)
             found.append((o, a))
     return found
+
+
+def _opened(shape: Sequence[int], output: Sequence[Dim]) -> tuple[Dim, ...]:
+    """shape with the batch axis, and every axis that is open in the output, as it is there."""
+    found = zip(shape[1:], (*output[1:], *shape[len(output) :]), strict=False)
+    return (output[0], *(n if isinstance(d, int) else d for n, d in found))
 
 
 def _spec_dtype(array: np.ndarray) -> str:
