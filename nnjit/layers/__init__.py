@@ -58,6 +58,7 @@ from nnjit.layers.sample_normalization import (
     RMSNormalization,
     UnitNormalization,
 )
+from nnjit.layers.wrappers import TimeDistributed, Wrapper
 
 MaxPool1D, AvgPool1D = MaxPooling1D, AveragePooling1D
 GlobalAvgPool1D, GlobalMaxPool1D = GlobalAveragePooling1D, GlobalMaxPooling1D
@@ -74,6 +75,6 @@ __all__ = [
     "LayerNormalization", "LeakyReLU", "Masking", "MaxPool1D", "MaxPool2D", "MaxPooling1D",
     "MaxPooling2D", "Maximum", "Minimum", "Multiply", "PReLU", "Permute", "RMSNormalization",
     "ReLU", "RepeatVector", "Rescaling", "Reshape", "SeparableConv1D", "SeparableConv2D", "Softmax",
-    "Subtract", "UnitNormalization", "UpSampling1D", "UpSampling2D", "Variable", "ZeroPadding1D",
-    "ZeroPadding2D", "get", "name_layers", "trace",
+    "Subtract", "TimeDistributed", "UnitNormalization", "UpSampling1D", "UpSampling2D", "Variable",
+    "Wrapper", "ZeroPadding1D", "ZeroPadding2D", "get", "name_layers", "trace",
 ]  # fmt: skip

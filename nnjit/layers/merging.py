@@ -13,7 +13,7 @@ from nnjit import ops
 from nnjit.errors import ArgumentError, ShapeError
 from nnjit.graph import Node, constant
 from nnjit.layers.base import REGISTRY, Layer
-from nnjit.spec import Dim, broadcast, shape_text
+from nnjit.spec import Dim, broadcast, product, shape_text
 
 
 class _Merge(Layer):
@@ -215,7 +215,7 @@ class Dot(_Merge):
         second = (*b.shape[1:j], *b.shape[j + 1 :])
         a = ops.transpose(a, (*(k for k in range(a.rank) if k != i), i))
         b = ops.transpose(b, (*(k for k in range(b.rank) if k != j), j))
-        a, b = (ops.reshape(x, (x.shape[0], _size(x.shape[1:-1]), x.shape[-1])) for x in (a, b))
+        a, b = (ops.reshape(x, (x.shape[0], product(x.shape[1:-1]), x.shape[-1])) for x in (a, b))
         y = ops.matmul(a, ops.transpose(b, (0, 2, 1)))
         return ops.reshape(y, (y.shape[0], *(first + second or (1,))))
 
@@ -227,13 +227,6 @@ class Dot(_Merge):
                 f"{shape_text(x.shape)}"
             )
         return found
-
-
-def _size(dims: Sequence[Dim]) -> Dim:
-    total: Dim = 1
-    for d in dims:
-        total = total * d
-    return total
 
 
 def _normalized(x: Node, axis: int) -> Node:
