@@ -7,7 +7,7 @@ the Node that they belong to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from nnjit.errors import DTypeError, GraphError, ShapeError
@@ -30,18 +30,23 @@ def gradients(output: Node, wrt: Sequence[Node], cotangent: Node | None = None) 
         cotangent = full_like(output, 1)
     elif cotangent.spec != output.spec:
         raise ShapeError(f"gradients: cotangent {cotangent.spec} for an output {output.spec}")
-    found = _backward(output, wrt, cotangent, through=True)
+    found = pull_back({output: cotangent}, wrt)
     return [full_like(x, 0) if g is None else g for x, g in zip(wrt, found, strict=True)]
 
 
+def pull_back(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node | None]:
+    """Gradients of wrt from those of several outputs, added up; None where there is none."""
+    return _backward(cotangents, wrt, through=True)
+
+
 def _backward(
-    output: Node, wrt: Sequence[Node], cotangent: Node, through: bool
+    cotangents: Mapping[Node, Node], wrt: Sequence[Node], through: bool
 ) -> list[Node | None]:
     """Gradients of wrt, None where there is none; `through`: paths may lead through a wrt."""
     targets = set(wrt)
-    order = _between(output, targets, through)
+    order = _between(cotangents, targets, through)
     families = siblings(order)
-    total: dict[Node, Node] = {output: cotangent}
+    total: dict[Node, Node] = dict(cotangents)
     for node in reversed(order):
         # of a family the first in order comes last here: then every gradient has arrived
         members = [n for n in families.get(node, [node]) if n in total]
@@ -62,11 +67,11 @@ def _backward(
     return [total.get(x) for x in wrt]
 
 
-def _between(output: Node, targets: set[Node], through: bool) -> list[Node]:
-    """Nodes on a path from targets to output that have inputs on such a path, inputs first."""
+def _between(outputs: Iterable[Node], targets: set[Node], through: bool) -> list[Node]:
+    """Nodes on a path from targets to outputs that have inputs on such a path, inputs first."""
     active = set(targets)
     order = []
-    for node in walk([output]):
+    for node in walk(outputs):
         inside = node in targets and not through
         if not inside and node.dtype in FLOATS and any(x in active for x in node.inputs):
             active.add(node)
@@ -87,7 +92,7 @@ def _pull(members: Sequence[Node], dys: Sequence[Node]) -> Sequence[Node | None]
         ]
     if node.op.expand is not None:
         whole = node.op.expand(*node.inputs, **node.attrs)
-        found = _backward(whole, list(dict.fromkeys(node.inputs)), dy, through=False)
+        found = _backward({whole: dy}, list(dict.fromkeys(node.inputs)), through=False)
         once = dict(zip(dict.fromkeys(node.inputs), found, strict=True))
         return [once.pop(x, None) for x in node.inputs]
     raise GraphError(f"{node!r} in {node.scope!r} has no gradient")

@@ -159,6 +159,7 @@ from nnjit.ops.reduce import (
 from nnjit.ops.resize import (
     upsample,
 )
+from nnjit.ops.scan import scan
 from nnjit.ops.view import (
     broadcast_to,
     expand_dims,
@@ -272,6 +273,7 @@ __all__ = [
     "rms_normalization",
     "round",
     "rsqrt",
+    "scan",
     "scatter",
     "selu",
     "separable_conv",
