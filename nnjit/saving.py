@@ -93,6 +93,23 @@ def _assign(variables: list, arrays: list[np.ndarray]) -> None:
         v.assign(array)
 
 
+def clone_model(model: Any) -> Any:
+    """A model of the same architecture with new weights, not compiled; own classes need no
+    registration. A model with its own `call` is made anew from its `get_config`.
+    """
+    if not isinstance(model, Model):
+        raise ArgumentError(f"clone_model: expected a model, got {model!r}")
+    classes: dict[str, Any] = {}
+    layers = [model]
+    for layer in layers:
+        classes[type(layer).__name__] = type(layer)
+        layers += layer.sublayers
+    with known(classes):
+        clone = LAYERS.get(serialize(model))
+    clone.session.device = model.session.device
+    return clone
+
+
 def save_weights(model: Any, path: str | os.PathLike) -> None:
     """Write the weights alone."""
     tensors = {f"weight/{i}": w for i, w in enumerate(model.get_weights())}

@@ -29,8 +29,8 @@ from nnjit.layers.calls import (
 from nnjit.layers.inputs import Input, dims, plain_shape
 from nnjit.layers.names import name_layers
 from nnjit.layers.variable import Variable
-from nnjit.registry import Configurable, Registry, snake_case
-from nnjit.spec import FLOATS, Spec, check_dtype, shape_text
+from nnjit.registry import Configurable, Registry, keywords, snake_case
+from nnjit.spec import FLOATS, Dim, Spec, check_dtype, shape_text
 
 __all__ = ["Input", "Layer", "Variable", "called_layers", "get", "name_layers", "trace"]
 
@@ -60,7 +60,7 @@ class Layer(Configurable):
     dtype: str
     built: bool
     activity_regularizer: Any
-    declared_shape: tuple[int | None, ...] | None
+    declared_shape: tuple[Dim | None, ...] | None
     _variables: list[Variable]
     _sublayers: list[Layer]
     _parent: Layer | None
@@ -322,6 +322,22 @@ class Layer(Configurable):
         """The arguments, with the current name and trainable."""
         given = super().get_config()
         return {**given, "name": self.name, "trainable": self.trainable, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """A layer with the arguments that `get_config` gave, also where __init__ takes neither name
+        nor trainable.
+        """
+        kept = {k: v for k, v in config.items() if k in keywords(cls)}
+        others = {k: v for k, v in config.items() if k not in kept}
+        name, trainable = others.pop("name", None), others.pop("trainable", True)
+        others.pop("dtype", None)
+        layer = super().from_config({**kept, **others})
+        if name is not None:
+            layer.name, layer._named = name, "user"
+        if not trainable:
+            layer.trainable = False
+        return layer
 
     def build_from_config(self, config: Mapping[str, Any]) -> None:
         """Build for config["input_shape"]."""

@@ -10,21 +10,23 @@ import numpy as np
 
 from nnjit.errors import ArgumentError
 from nnjit.graph import Node, input_node
-from nnjit.spec import Dim, Spec
+from nnjit.spec import Dim, Spec, symbol
 
 Shape = tuple[int | None, ...]
+NamedShape = tuple[Dim | None, ...]
 
 _inputs = itertools.count()
 
 
 def Input(
-    shape: Sequence[int | None] | None = None,
+    shape: Sequence[int | str | None] | None = None,
     batch_size: int | None = None,
     dtype: str = "float32",
     name: str | None = None,
     batch_shape: Sequence[int | None] | None = None,
 ) -> Node:
-    """A symbolic input of a model: `shape` without the batch axis; None is an axis of any length.
+    """A symbolic input of a model: `shape` without the batch axis; None is an axis of any length, a
+    name one that has the same length wherever it occurs: Input(("time", 8)), Input(("time",)).
 
     Unnamed inputs are called 'input_layer'; a model numbers them.
     """
@@ -37,12 +39,16 @@ def Input(
     )
 
 
-def dims(shape: Any, where: str) -> Shape:
-    """shape as a tuple of ints and None, or ArgumentError; a number is one axis."""
+def dims(shape: Any, where: str) -> NamedShape:
+    """shape as a tuple of ints, None and names, or ArgumentError; a number is one axis."""
     given = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
-    if any(d is not None and (not isinstance(d, int | np.integer) or d < 0) for d in given):
-        raise ArgumentError(f"{where}: shape={shape!r}: expected whole numbers and None")
-    return tuple(None if d is None else int(d) for d in given)
+    for d in given:
+        name = isinstance(d, str) and d.isidentifier() and d != "batch"
+        if d is not None and not name and (not isinstance(d, int | np.integer) or d < 0):
+            raise ArgumentError(
+                f"{where}: shape={shape!r}: expected whole numbers, names of axes and None"
+            )
+    return tuple(d if d is None else symbol(d) if isinstance(d, str) else int(d) for d in given)
 
 
 def plain_shape(shape: Iterable[Dim | None]) -> Shape:

@@ -1,16 +1,16 @@
-"""Models: Sequential, and Model for graphs of layers and for subclasses; load_model."""
+"""Models: Sequential, Model for graphs of layers and for subclasses; load_model, clone_model."""
 
 from typing import Any
 
 from nnjit.models.base import Model
 from nnjit.models.sequential import Sequential
 
-__all__ = ["Model", "Sequential", "load_model"]
+__all__ = ["Model", "Sequential", "clone_model", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_model":  # saving needs the models above
-        from nnjit.saving import load_model
+    if name in ("clone_model", "load_model"):  # saving needs the models above
+        from nnjit import saving
 
-        return load_model
+        return getattr(saving, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
