@@ -9,11 +9,12 @@ from typing import Any
 from nnjit.errors import ArgumentError, ShapeError
 from nnjit.graph import Node
 from nnjit.ops.base import fixed, promote, whole_number
+from nnjit.ops.conv_steps import conv_steps
 from nnjit.ops.convolution import conv2d, conv2d_dx
 from nnjit.ops.elementwise import add
 from nnjit.ops.view import expand_dims, pad, reshape, squeeze
 from nnjit.ops.window import Pair, padding_of, pair, places
-from nnjit.spec import shape_text
+from nnjit.spec import Extent, shape_text
 
 
 def conv(
@@ -27,7 +28,8 @@ def conv(
     """Convolution over 1, 2 or 3 spatial axes: x (batch, *spatial, channels).
 
     kernel (*window, channels / groups, outputs). padding: 'valid', 'same', 'causal' (1 axis), a
-    number, or (low, high) per axis.
+    number, or (low, high) per axis. A single axis may be open if the padding keeps its extent and
+    the stride is 1.
     """
     x, kernel = promote(x, kernel, takes="float")
     n = x.rank - 2
@@ -39,13 +41,16 @@ def conv(
     strides = pair("conv", "strides", strides, n)
     dilation = pair("conv", "dilation_rate", dilation_rate, n)
     groups = whole_number("conv", "groups", groups, 1)
-    sizes = [fixed(f"conv: {shape_text(x.shape)}", "a spatial axis", d) for d in x.shape[1:-1]]
     window = [(fixed("conv", "the kernel", k) - 1) * d + 1
               for k, d in zip(kernel.shape[:n], dilation, strict=True)]  # fmt: skip
     if padding == "causal":
         if n != 1:
             raise ArgumentError(f"conv: padding='causal' is for 1 spatial axis, not {n}")
         padding = ((window[0] - 1, 0),)
+    if n == 1 and isinstance(x.shape[1], Extent):
+        around = None if padding == "same" else padding_of("conv", padding, [0], window, strides)[0]
+        return conv_steps(x, kernel, strides[0], around, dilation[0], groups)
+    sizes = [fixed(f"conv: {shape_text(x.shape)}", "a spatial axis", d) for d in x.shape[1:-1]]
     pads = padding_of("conv", padding, sizes, window, strides)
     if n == 3:
         return _conv3d(x, kernel, strides, pads, dilation, groups)

@@ -223,41 +223,54 @@ def _pad_rule(x: Spec, *, widths: tuple[tuple[int, int, int], ...], value: float
         raise ShapeError(f"pad: {len(widths)} widths for the {x.rank} axes of {x}")
     out: list[Dim] = []
     for axis, (dim, (low, high, interior)) in enumerate(zip(x.dims, widths, strict=True)):
+        if (low + high, interior) == (0, 0) and (isinstance(dim, Extent) or low == 0):
+            out.append(dim)
+            continue
         if min(low, high, interior) < 0:
             raise ShapeError(f"pad: negative width {(low, high, interior)} on axis {axis} of {x}")
-        if (low, high, interior) == (0, 0, 0):
-            out.append(dim)
-        else:
-            n = fixed("pad", f"the extent of axis {axis}", dim)
-            out.append(low + high + n + interior * max(n - 1, 0))
+        n = fixed("pad", f"the extent of axis {axis}", dim)
+        out.append(low + high + n + interior * max(n - 1, 0))
     return x.with_shape(out)
 
 
 def _pad_numpy(m: Any, x: np.ndarray, widths: Any, value: float) -> np.ndarray:
     out = np.full(m.shape, value, x.dtype)
-    out[tuple(slice(lo, lo + n + k * max(n - 1, 0), k + 1)
-              for n, (lo, _, k) in zip(x.shape, widths, strict=True))] = x  # fmt: skip
+    source, target = [], []
+    for n, size, (low, _, interior) in zip(x.shape, m.shape, widths, strict=True):
+        first = max(-low, 0)
+        stop = n if interior else max(min(n, size - low), first)
+        start, count = low + first, stop - first
+        source.append(slice(first, stop))
+        target.append(slice(start, start + count + interior * max(count - 1, 0), interior + 1))
+    out[tuple(target)] = x[tuple(source)]
     return out
 
 
 def _pad_grad(dy: Node, y: Node, x: Node) -> Node:
     cuts: list[Triple] = []
+    back = []
     for dim, (low, high, interior) in zip(x.shape, y.attrs["widths"], strict=True):
-        if isinstance(dim, Extent) or (low, high, interior) == (0, 0, 0):
+        shift = isinstance(dim, Extent)
+        back.append((-low, -high, 0) if shift else (0, 0, 0))
+        if shift or (low, high, interior) == (0, 0, 0):
             cuts.append((0, dim, 1))
         else:
             cuts.append((low, low + dim + interior * max(dim - 1, 0), interior + 1))
-    return cut(dy, cuts)
+    return cut(pad(dy, back), cuts)
 
 
 _pad = view(
     "pad", _pad_rule, _pad_numpy, _pad_grad,
-    "a value before, behind and between the elements: widths (low, high, interior) per axis",
+    "a value before, behind and between the elements: widths (low, high, interior) per axis; "
+    "(low, -low, 0) moves the elements of a run-time axis, those that leave it are lost",
 )  # fmt: skip
 
 
 def pad(x: Any, widths: Sequence[Sequence[int]], value: float = 0) -> Node:
-    """x with `value` around it: per axis (low, high), or (low, high, interior)."""
+    """x with `value` around it: per axis (low, high), or (low, high, interior).
+
+    A run-time axis keeps its extent: (low, -low) moves its elements by low places, either way.
+    """
     x = as_node(x)
     full = tuple((*(int(v) for v in w), 0)[:3] for w in widths)
     if all(w == (0, 0, 0) for w in full) and len(full) == x.rank:
