@@ -60,7 +60,7 @@ class _Conv(Convolution):
         self._add_bias(self.filters)
 
     def call(self, x):
-        self._check(x)
+        self._check(x, same_extent=True)
         y = ops.conv(
             x, self.kernel, strides=self.strides, padding=self.padding,
             dilation_rate=self.dilation_rate, groups=self.groups,
@@ -73,7 +73,8 @@ class Conv1D(_Conv):
     """Convolution over steps. Weights: kernel (size, channels / groups, filters), bias (filters,).
 
     padding: 'valid', 'same' (Keras' rule: the odd step is behind), 'causal' (a step sees itself and
-    those before), or ((before, behind),).
+    those before), or ((before, behind),). With strides=1 and a padding that keeps it, the number of
+    steps may be open.
     """
 
     spatial = 1
@@ -128,7 +129,7 @@ class _DepthwiseConv(Convolution):
         self._add_bias(channels * self.depth_multiplier)
 
     def call(self, x):
-        self._check(x)
+        self._check(x, same_extent=True)
         y = ops.depthwise_conv(
             x, self.kernel, strides=self.strides, padding=self.padding,
             dilation_rate=self.dilation_rate,
@@ -205,7 +206,7 @@ class _SeparableConv(Convolution):
         self._add_bias(self.filters)
 
     def call(self, x):
-        self._check(x)
+        self._check(x, same_extent=True)
         y = ops.separable_conv(
             x, self.depthwise_kernel, self.pointwise_kernel, strides=self.strides,
             padding=self.padding, dilation_rate=self.dilation_rate,

@@ -144,9 +144,21 @@ class Convolution(Layer):
     def _add_bias(self, outputs: int) -> None:
         self.bias = self._weight("bias", (outputs,), self._bias) if self.use_bias else None
 
-    def _check(self, x: Node) -> None:
+    def _check(self, x: Node, same_extent: bool = False) -> None:
+        """same_extent: a single axis may be open if this convolution gives one as long."""
         last_axis(self, x, self.channels, rank=self.spatial + 2)
+        if same_extent and self.spatial == 1:
+            if self.strides == (1,) and (self.padding in ("same", "causal") or self._fits()):
+                return
+            why = " (or strides=1 and padding='same' or 'causal')"
+            check_known(self, x, (1,), why)
         check_known(self, x, range(1, self.spatial + 1))
+
+    def _fits(self) -> bool:
+        """Whether a padding by numbers, or 'valid' with a window of 1, keeps the extent."""
+        ((size,), (rate,)) = self.kernel_size, self.dilation_rate
+        around = 0 if isinstance(self.padding, str) else sum(self.padding[0])
+        return around == (size - 1) * rate
 
     def _finish(self, y: Node) -> Node:
         return self.activation(y if self.bias is None else y + self.bias)

@@ -48,7 +48,7 @@ class UpSampling2D(Layer):
         channels_last(self, data_format)
         if not isinstance(interpolation, str) or interpolation.lower() not in INTERPOLATIONS:
             raise ArgumentError(
-                f"{self.name}: interpolation={interpolation!r}: expected 'nearest' or 'bilinear'"
+                f"{self.name}: interpolation={interpolation!r}"
                 f"{nearest(str(interpolation), INTERPOLATIONS)}"
             )
         self.interpolation = interpolation.lower()
