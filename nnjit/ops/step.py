@@ -193,7 +193,7 @@ def _lifted(roots: Sequence[Node], leaves: Sequence[Node]) -> tuple[list[Node], 
     def leaf(x: Node, user: Node | None) -> Node:
         if x in varying:
             return new[x]
-        if x in literal:
+        if x in literal and not (user is not None and user.op.name == "matmul"):
             return x
         if user is not None and user.op.kind == "elementwise" and (x.rank == 0 or _is_row(x)):
             shape = (x.shape[-1],) if x.rank else (1,)
