@@ -89,9 +89,14 @@ def masked(value: Node, mask: Node | None) -> Node:
     masks = current_scope().masks
     if mask is None or masks.get(value) is mask:
         return value
-    value = OPS["reshape"](value, shape=value.shape)
+    value = _bare(value)
     masks[value] = mask
     return value
+
+
+def _bare(value: Node) -> Node:
+    """The same value as a Node of its own, which has no mask."""
+    return OPS["reshape"](value, shape=value.shape)
 
 
 def completed(layer: Layer, args: tuple, kwargs: Mapping[str, Any], training: bool) -> dict:
@@ -125,14 +130,20 @@ def _as_mask(value: Any) -> Any:
 def with_masks(layer: Layer, inputs: Any, previous: Any, result: Any) -> Any:
     """`result`, after its Nodes got the masks that the layer computes for them.
 
-    Masks that layers inside have given stay. previous: the masks of the inputs.
+    Masks that layers inside have given stay; where a layer knows of no masks, those of its inputs
+    end. previous: the masks of the inputs.
     """
-    masks = current_scope().masks
+    masks, given = current_scope().masks, set(leaves(inputs))
+    if not layer.supports_masking and not layer.is_model:
+        return tree_map(lambda v: _bare(v) if v in given and v in masks else v, result)
     if not layer.supports_masking or all(n in masks for n in leaves(result)):
         return result
     found: list[Any] = []
-    tree_map(found.append, layer.compute_mask(inputs, previous))
-    given, rest = set(leaves(inputs)), iter(found)
+    computed = layer.compute_mask(inputs, previous)
+    if isinstance(result, dict) and isinstance(computed, dict):
+        computed = {k: computed.get(k) for k in result}
+    tree_map(found.append, computed)
+    rest = iter(found)
 
     def marked(value: Any) -> Any:
         mask = next(rest, None)
