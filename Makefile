@@ -45,8 +45,12 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# peers that are not installed are left out with a message: pip install -e '.[torch,bench]'
 bench: $(VENV)/.installed
 	$(BIN)/python -m bench.steps $(ARGS)
+	$(BIN)/python -m bench.inference
+	$(BIN)/python -m bench.growth
+	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.startup
 
 clean:

@@ -1,1 +1,3 @@
-"""Benchmarks: training steps beside PyTorch, start-up times, and the comparison of two results."""
+"""Benchmarks: training steps and predictions beside PyTorch, JAX and ONNX Runtime, memory, growth,
+start-up times, and the comparison of two results.
+"""

@@ -12,11 +12,12 @@ from pathlib import Path
 
 def slower(old: dict, new: dict, noise: float) -> list[str]:
     """A line a row whose share of the measured peak fell by more than a fraction `noise`."""
-    before = {(r["workload"], r["threads"]): r["peers"]["nnjit"] for r in old["rows"]}
+    rows = [r for r in old["rows"] if "nnjit" in r["peers"]]
+    before = {(r["workload"], r["threads"]): r["peers"]["nnjit"] for r in rows}
     out = []
     for r in new["rows"]:
         was = before.get((r["workload"], r["threads"]))
-        if was is None:
+        if was is None or "nnjit" not in r["peers"]:
             continue
         ratio = r["peers"]["nnjit"]["share_of_peak"] / was["share_of_peak"]
         if ratio < 1 - noise:

@@ -1,80 +1,61 @@
-"""Training steps side by side: nnjit's ratio to its peers, and the share of the machine's measured
-FMA peak.
+"""Training steps side by side: nnjit's ratio to the best of its peers, and the share of the
+machine's measured FMA peak (MFU).
 
-Usage: python -m bench.steps [--workloads mlp cnn] [--threads 1 2] [--rounds 12] [--json FILE]
+Usage: python -m bench.steps [--workloads mlp cnn] [--threads 1 2] [--peers nnjit torch]
+[--rounds 12] [--json FILE] [--losses]
 
-Peers run in turn, a block of steps each, for several rounds; the figure is the median of all steps,
-the ratio the median of the rounds' ratios. Needs torch for the comparison; without it only nnjit is
-timed.
+Peers: nnjit (train_on_batch), fit (nnjit's fit, loader included), torch (eager), compile
+(torch.compile), jax (Flax and Optax). They run in turn, a block of steps each, for several rounds;
+the figure is the median of all steps, the ratio the median of the rounds' ratios. --losses times
+nothing and prints each peer's loss before and after 30 steps instead.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import os
-import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-from bench.workloads import WORKLOADS, Workload
+from bench.turns import Peer, PeerFailed, figures, line, start, take_turns
+from bench.workloads import WORKLOADS
 from nnjit.atomic import write_atomic
 
-BLOCK_SECONDS = 0.4
-SETTLE_SECONDS = 0.25  # until the other peer's threads have stopped spinning
+PEERS = ("nnjit", "fit", "torch", "compile", "jax")
+LOSS_STEPS = 30
 
 
-class Peer:
-    """A running peer process."""
-
-    def __init__(self, name: str, workload: str, threads: int):
-        env = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}
-        env["OMP_NUM_THREADS"] = env["NNJIT_THREADS"] = str(threads)
-        command = [sys.executable, "-m", "bench.peer", name, workload, str(threads)]
-        self.name = name
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env,
-            cwd=Path(__file__).parent.parent,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        if self.process.stdout.readline().strip() != "ready":
-            raise SystemExit(f"{name} failed on {workload}")
-
-    def time(self, steps: int) -> list[float]:
-        """Seconds of each of `steps` steps."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(steps, file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
-
-    def close(self) -> None:
-        self.process.communicate()
-
-
-def measure(work: Workload, threads: int, names: list[str], rounds: int, peak: float) -> dict:
-    """One workload at one number of threads. peak: GFLOP/s of one core."""
-    peers = [Peer(name, work.name, threads) for name in names]
-    steps = {p.name: max(3, int(BLOCK_SECONDS / min(p.time(5)))) for p in peers}
-    times: dict[str, list[list[float]]] = {p.name: [] for p in peers}
-    for _ in range(rounds):
+def measure(workload: str, threads: int, names: list[str], rounds: int, peak: float) -> dict | None:
+    """One workload at one number of threads, None if nnjit cannot do it. peak: GFLOP/s of a
+    core.
+    """
+    label = f"{workload:6s} {threads} thread(s): "
+    peers, failed = start("train", names, workload, threads)
+    if "nnjit" in failed:
         for p in peers:
-            time.sleep(SETTLE_SECONDS)
-            times[p.name].append(p.time(steps[p.name]))
-    for p in peers:
-        p.close()
-    row: dict = {"workload": work.name, "threads": threads, "gflop": work.flops / 1e9, "peers": {}}
-    for name, blocks in times.items():
-        median = statistics.median(t for block in blocks for t in block)
-        share = work.flops / median / 1e9 / (peak * threads)
-        row["peers"][name] = {"ms": 1e3 * median, "share_of_peak": share}
-    for name in names[1:]:
-        pairs = zip(times["nnjit"], times[name], strict=True)
-        ratios = [statistics.median(theirs) / statistics.median(ours) for ours, theirs in pairs]
-        row["peers"][name]["nnjit_times_faster"] = statistics.median(ratios)
-    return row
+            p.close()
+        print(f"{label}skipped, nnjit FAILED ({failed['nnjit']})", flush=True)
+        return None
+    times = take_turns(peers, rounds, failed)
+    flops = WORKLOADS[workload].flops
+    found = figures(times, flops, peak * threads)
+    print(label + line(found, failed), flush=True)
+    head = {"workload": workload, "threads": threads, "gflop": flops / 1e9}
+    return {**head, **found, "failed": failed}
+
+
+def losses(workload: str, threads: int, names: list[str]) -> None:
+    """Print the losses of the first and the thirtieth step; the data is there to be learnt."""
+    for name in [n for n in names if n != "fit"]:
+        label = f"{workload:6s} {name:8s}"
+        try:
+            peer = Peer("train", name, workload, threads)
+            found = peer.ask("losses", LOSS_STEPS)
+            peer.close()
+        except PeerFailed as why:
+            print(f"{label} FAILED ({why})", flush=True)
+            continue
+        fell = "fell" if found[-1] < found[0] else "DID NOT FALL"
+        print(f"{label} {fell} from {found[0]:.4f} to {found[-1]:.4f}", flush=True)
 
 
 def main() -> None:
@@ -83,28 +64,27 @@ def main() -> None:
     )
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--losses", action="store_true")
     args = parser.parse_args()
+    if args.losses:
+        for workload in args.workloads:
+            losses(workload, args.threads[-1], args.peers)
+        return
     from nnjit.profiling.machine import measure as measure_machine
 
     machine = measure_machine()
     peak = machine.gflops_core
-    names = ["nnjit", *(["torch"] if importlib.util.find_spec("torch") else [])]
     print(
         f"FMA peak of one core: {peak:.0f} GFLOP/s, memory {machine.bandwidth:.1f} GB/s (measured)"
     )
     rows = []
     for workload in args.workloads:
         for threads in args.threads:
-            row = measure(WORKLOADS[workload], threads, names, args.rounds, peak)
-            rows.append(row)
-            cells = [
-                f"{n} {p['ms']:.2f} ms ({100 * p['share_of_peak']:.0f} % of peak)"
-                + (f", nnjit {p['nnjit_times_faster']:.2f} times faster" if n != "nnjit" else "")
-                for n, p in row["peers"].items()
-            ]
-            print(f"{workload:5s} {threads} thread(s): " + "; ".join(cells), flush=True)
+            row = measure(workload, threads, args.peers, args.rounds, peak)
+            rows += [row] if row else []
     if args.json:
         result = {"peak_gflops": peak, "memory_gbytes": machine.bandwidth, "rows": rows}
         write_atomic(args.json, (json.dumps(result, indent=1) + "\n").encode())
