@@ -89,8 +89,9 @@ def call_kernel(context, row, lo, hi, tid):
 
 
 def helper(function):
-    """A jitted function of this file; compiled with its caller."""
-    return njit(_nrt=False, error_model="numpy")(function)
+    """A jitted function of this file; compiled with its caller, never called from Python."""
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return njit(_nrt=False, error_model="numpy", **options)(function)
 
 
 @helper
