@@ -1,4 +1,4 @@
-"""Rows of matrix products, convolutions and pooling."""
+"""Rows of matrix products, convolutions, upsampling and pooling."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ def _average(x, size, strides, padding=0, counted=False):
     return F().avg_pool2d(
         x.permute(0, 3, 1, 2), size, strides, padding, count_include_pad=counted
     ).permute(0, 2, 3, 1)  # fmt: skip
+
+
+def _resize(x, size, mode):
+    return F().interpolate(x.permute(0, 3, 1, 2), scale_factor=size, mode=mode).permute(0, 2, 3, 1)
 
 
 MATMUL = [
@@ -107,6 +111,30 @@ CONV = [
         lambda x, w: F().conv_transpose1d(x.permute(0, 2, 1), w.permute(2, 1, 0), stride=3,
                                           output_padding=1).permute(0, 2, 1),
         (f("batch", 4, 2), f(2, 3, 2)), **wide),
+    Row("conv_transpose_dilation", lambda x, w: ops.conv_transpose(x, w, dilation_rate=(1, 2)),
+        lambda x, w: F().conv_transpose2d(x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1),
+                                          dilation=(1, 2)).permute(0, 2, 3, 1),
+        (f("batch", 3, 4, 2), f(3, 2, 3, 2)), **wide),
+    # an open number of steps: the second axis
+    Row("conv_open", lambda x, w: ops.conv(x, w, padding="same"),
+        lambda x, w: _conv1(x, w, 1, 2), (f(2, "batch", 3), f(4, 3, 2)), **wide),
+    Row("conv_open_groups", lambda x, w: ops.conv(x, w, 1, "causal", dilation_rate=2, groups=2),
+        lambda x, w: _conv1(x, w, 4, 0, dilation=2, groups=2),
+        (f(2, "batch", 4), f(3, 2, 6)), **wide),
+    Row("depthwise_open", lambda x, w: ops.depthwise_conv(x, w, padding=((2, 0),)),
+        lambda x, w: _conv1(x, w.reshape(3, 1, 6), 2, 0, groups=3),
+        (f(2, "batch", 3), f(3, 3, 2)), **wide),
+]  # fmt: skip
+
+RESIZE = [
+    Row("upsample", lambda x: ops.upsample(x, (2, 3)), lambda x: _resize(x, (2, 3), "nearest"),
+        (f("batch", 3, 2, 5),)),
+    Row("upsample_open", lambda x: ops.upsample(x, 3), lambda x: x.repeat_interleave(3, 1),
+        (f(2, "batch", 3),)),
+    Row("upsample_bilinear", lambda x: ops.upsample(x, (3, 2), "bilinear"),
+        lambda x: _resize(x, (3, 2), "bilinear"), (f("batch", 3, 1, 5),), **wide),
+    Row("upsample_bilinear_steps", lambda x: ops.upsample(x, 4, "bilinear"),
+        lambda x: _resize(x[:, None], (1, 4), "bilinear")[:, 0], (f("batch", 4, 2),), **wide),
 ]  # fmt: skip
 
 POOL = [
@@ -128,4 +156,4 @@ POOL = [
         lambda x: x.amax((1, 2), keepdim=True), (image,)),
 ]  # fmt: skip
 
-ROWS = [*MATMUL, *CONV, *POOL]
+ROWS = [*MATMUL, *CONV, *RESIZE, *POOL]
