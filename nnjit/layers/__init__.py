@@ -2,6 +2,7 @@
 
 from nnjit.layers.activation import ELU, LeakyReLU, PReLU, ReLU, Softmax
 from nnjit.layers.base import Input, Layer, Variable, get, name_layers, trace
+from nnjit.layers.bidirectional import Bidirectional
 from nnjit.layers.convolution import (
     Conv1D,
     Conv2D,
@@ -44,6 +45,9 @@ from nnjit.layers.pooling import (
     MaxPooling1D,
     MaxPooling2D,
 )
+from nnjit.layers.recurrent import GRU, LSTM, SimpleRNN
+from nnjit.layers.recurrent_base import RNN, StackedRNNCells
+from nnjit.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell
 from nnjit.layers.resizing import (
     Cropping1D,
     Cropping2D,
@@ -66,15 +70,17 @@ MaxPool2D, AvgPool2D = MaxPooling2D, AveragePooling2D
 GlobalAvgPool2D, GlobalMaxPool2D = GlobalAveragePooling2D, GlobalMaxPooling2D
 
 __all__ = [
-    "ELU", "Activation", "Add", "Average", "AveragePooling1D", "AveragePooling2D", "AvgPool1D",
-    "AvgPool2D", "BatchNormalization", "Concatenate", "Conv1D", "Conv1DTranspose", "Conv2D",
-    "Conv2DTranspose", "Cropping1D", "Cropping2D", "Dense", "DepthwiseConv1D", "DepthwiseConv2D",
-    "Dot", "Dropout", "Embedding", "Flatten", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
-    "GlobalAvgPool1D", "GlobalAvgPool2D", "GlobalMaxPool1D", "GlobalMaxPool2D",
-    "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GroupNormalization", "Input", "Layer",
-    "LayerNormalization", "LeakyReLU", "Masking", "MaxPool1D", "MaxPool2D", "MaxPooling1D",
-    "MaxPooling2D", "Maximum", "Minimum", "Multiply", "PReLU", "Permute", "RMSNormalization",
-    "ReLU", "RepeatVector", "Rescaling", "Reshape", "SeparableConv1D", "SeparableConv2D", "Softmax",
-    "Subtract", "TimeDistributed", "UnitNormalization", "UpSampling1D", "UpSampling2D", "Variable",
-    "Wrapper", "ZeroPadding1D", "ZeroPadding2D", "get", "name_layers", "trace",
+    "ELU", "GRU", "LSTM", "RNN", "Activation", "Add", "Average", "AveragePooling1D",
+    "AveragePooling2D", "AvgPool1D", "AvgPool2D", "BatchNormalization", "Bidirectional",
+    "Concatenate", "Conv1D", "Conv1DTranspose", "Conv2D", "Conv2DTranspose", "Cropping1D",
+    "Cropping2D", "Dense", "DepthwiseConv1D", "DepthwiseConv2D", "Dot", "Dropout", "Embedding",
+    "Flatten", "GRUCell", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAvgPool1D",
+    "GlobalAvgPool2D", "GlobalMaxPool1D", "GlobalMaxPool2D", "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D", "GroupNormalization", "Input", "LSTMCell", "Layer", "LayerNormalization",
+    "LeakyReLU", "Masking", "MaxPool1D", "MaxPool2D", "MaxPooling1D", "MaxPooling2D", "Maximum",
+    "Minimum", "Multiply", "PReLU", "Permute", "RMSNormalization", "ReLU", "RepeatVector",
+    "Rescaling", "Reshape", "SeparableConv1D", "SeparableConv2D", "SimpleRNN", "SimpleRNNCell",
+    "Softmax", "StackedRNNCells", "Subtract", "TimeDistributed", "UnitNormalization",
+    "UpSampling1D", "UpSampling2D", "Variable", "Wrapper", "ZeroPadding1D", "ZeroPadding2D", "get",
+    "name_layers", "trace",
 ]  # fmt: skip

@@ -248,6 +248,14 @@ class Rescaling(Layer):
         return ops.cast(x, self.dtype) * self.scale + self.offset
 
 
+def stream(seed: int | None) -> int:
+    """The stream of one more use of random numbers: an own range of streams for each seed; within,
+    the scope's next number keeps layers of one seed apart.
+    """
+    number = current_scope().stream()
+    return number if seed is None else number + (seed * 2654435761 % 2**15 + 1) * 2**16
+
+
 @REGISTRY.named()
 class Dropout(Layer):
     """In training, a share `rate` of the values becomes 0 and the rest grows by 1 / (1 - rate).
@@ -279,8 +287,4 @@ class Dropout(Layer):
                 f"{self.path}: noise_shape {self.noise_shape} for an input of "
                 f"{shape_text(x.shape)}: ranks differ"
             )
-        number = current_scope().stream()
-        if self.seed is not None:
-            # an own range of streams for each seed; the number keeps layers of one seed apart
-            number += (self.seed * 2654435761 % 2**15 + 1) * 2**16
-        return ops.dropout(x, self.rate, self.noise_shape, stream=number)
+        return ops.dropout(x, self.rate, self.noise_shape, stream=stream(self.seed))
