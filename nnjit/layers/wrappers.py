@@ -36,8 +36,9 @@ class Wrapper(Layer):
 class TimeDistributed(Wrapper):
     """The same layer for each time step of (batch, time, …): (batch * time, …) is what it sees.
 
-    A mask (batch, time, …) reaches a layer inside that looks at masks, step by step, and is passed
-    on. A BatchNormalization inside takes its statistics over all steps at once.
+    A mask (batch, time, …) reaches a layer inside that looks at masks, step by step. It is passed
+    on; where the results have other axes than it, a step counts if any of it does. A
+    BatchNormalization inside takes its statistics over all steps at once.
     """
 
     supports_masking = True
@@ -61,7 +62,8 @@ class TimeDistributed(Wrapper):
                     f"{self.path}: {self.layer.name} made {shape_text(v.shape)} of its "
                     f"{shape_text((batch * time,))} samples"
                 )
-            return ops.reshape(v, (batch, time, *v.shape[1:]))
+            v = ops.reshape(v, (batch, time, *v.shape[1:]))
+            return v if not masks or masks[0] is None else masked(v, _fitting(masks[0], v))
 
         return tree_map(parted, y)
 
@@ -79,3 +81,10 @@ class TimeDistributed(Wrapper):
         if mask.rank == 2 and y.rank > 2:
             return y
         return masked(y, ops.reshape(mask, (batch * time, *mask.shape[2:])))
+
+
+def _fitting(mask: Node, y: Node) -> Node:
+    """A mask (batch, time, …) for a result (batch, time, …)."""
+    if y.shape[: mask.rank] == mask.shape:
+        return mask
+    return ops.any(mask, axis=tuple(range(2, mask.rank)))

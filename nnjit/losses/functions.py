@@ -62,6 +62,9 @@ def logits_of(y_pred: Node, function: str) -> Node | None:
     """What `function` ("softmax" over the last axis, "sigmoid") was applied to, if y_pred is its
     result.
     """
+    if y_pred.op.name == "reshape" and y_pred.shape[-1:] == y_pred.inputs[0].shape[-1:]:
+        inner = logits_of(y_pred.inputs[0], function)  # as TimeDistributed lays its results out
+        return None if inner is None else ops.reshape(inner, y_pred.shape)
     if y_pred.op.name != function or not y_pred.inputs:
         return None
     if function == "softmax" and y_pred.attrs.get("axis") not in (-1, y_pred.rank - 1):

@@ -19,6 +19,17 @@ def keras_on_torch():
     return keras
 
 
+class Typed:
+    """A module of layers that all get this dtype."""
+
+    def __init__(self, module, dtype):
+        self.module, self.dtype = module, dtype
+
+    def __getattr__(self, name):
+        made = getattr(self.module, name)
+        return lambda *args, **options: made(*args, **{"dtype": self.dtype, **options})
+
+
 def same_as_keras(ours, theirs, arrays, training=False, rtol=2e-5, atol=2e-6):
     """Output and gradients of a layer or model are those of Keras', for these inputs."""
     torch = pytest.importorskip("torch", reason="compares with torch, which is missing")
