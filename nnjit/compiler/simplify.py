@@ -241,6 +241,17 @@ def _uniform(node: Node) -> Node | None:
     return broadcast_to(reshape(x.inputs[0], ()), node.shape)
 
 
+def _transposed_operand(node: Node) -> Node | None:
+    """A product of a transposed matrix reads it as it lies."""
+    operands, attrs = list(node.inputs), dict(node.attrs)
+    for k, flag in enumerate(("transpose_a", "transpose_b")):
+        x = operands[k]
+        last_two = (*range(x.rank - 2), x.rank - 1, x.rank - 2)
+        if x.op.name == "transpose" and tuple(x.attrs["perm"]) == last_two:
+            operands[k], attrs[flag] = x.inputs[0], not attrs[flag]
+    return node.op(*operands, **attrs) if operands != list(node.inputs) else None
+
+
 # ---------------------------------------------------------------------- elementwise and reductions
 def _narrow(node: Node) -> Node | None:
     """Operands as they were before they were broadcast; the result is broadcast instead."""
@@ -276,6 +287,7 @@ BY_OP: dict[str, list[Rule]] = {
     "slice": [_whole, _uniform],
     "pad": [_no_widths],
     "flip": [_flip, _uniform],
+    "matmul": [_transposed_operand],
     "concatenate": [_joined],
     "broadcast_to": [_same_spec, _last_wins, _not_repeated, _leading_ones],
     **{name: [_of_one] for name in ("sum", "prod", "max", "min")},

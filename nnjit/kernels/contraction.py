@@ -22,6 +22,7 @@ from nnjit.kernels.blocks import (
     text,
 )
 from nnjit.kernels.contraction_rows import Product, Rows, row_blocks, row_groups
+from nnjit.kernels.contraction_sums import sums_apply, sums_template
 from nnjit.kernels.packing import pack, pack_transposed, packed_size
 from nnjit.kernels.recipe import PLAIN, Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
@@ -66,6 +67,9 @@ def matmul_template(
         )
     if batch is None:
         batch_a = batch_b = False
+        if transpose_a and not transpose_b and sums_apply(M, N, K, dtype, epilogue):
+            formula = describe(epilogue, "a.T @ b")
+            return sums_template(name, M, N, K, dtype, epilogue, formula)  # type: ignore[arg-type]
     rows, vectors = choose(M, N, dtype)
     large = isinstance(M, int) and isinstance(K, int) and M >= PACK_ROWS
     wide = isinstance(N, int) and N * target.itemsize(dtype) >= PACK_BYTES

@@ -94,6 +94,16 @@ def test_run_time_depth(M, N):
         check(recipe, (M, N, K), True, False, symbols={"batch": K}, seed=K)
 
 
+@pytest.mark.parametrize(("M", "N"), [(37, 1030), (1029, 33), (200, 1024)])
+def test_sums_over_long_rows(M, N):
+    """Rows of a and b are copied, block by block, where they are far apart."""
+    recipe = matmul_template("weight_gradient", M, N, "batch", transpose_a=True)
+    (step,) = recipe.steps
+    assert step.args[-1] == "scratch"
+    for K in (0, 1, 255, 256, 600):
+        check(recipe, (M, N, K), True, False, symbols={"batch": K}, seed=K)
+
+
 @pytest.mark.parametrize("ta", [False, True])
 @pytest.mark.parametrize("tb", [False, True])
 def test_all_at_run_time(ta, tb):

@@ -1,0 +1,235 @@
+"""y = a.T @ b with a long reduction, as in the gradient of a Dense layer's kernel: sums over rows.
+
+A chunk is a part of the rows and of the columns of y, so nothing is summed across threads. Some
+hundred rows of a and b at a time are copied to scratch: read in place, rows whose distance is a
+power of two would evict each other from the caches. y holds the sums in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnjit.kernels import target
+from nnjit.kernels.blocks import (
+    Dim,
+    Panel,
+    Tiles,
+    call,
+    check_symbols,
+    choose,
+    filled,
+    panels,
+    split,
+    symbols_of,
+)
+from nnjit.kernels.recipe import Epilogue, Recipe, Step
+from nnjit.kernels.template import Template, indent
+
+BLOCK = 256  # rows of a and b that are copied at once
+PART = 192  # rows of y in a chunk: those of a block then stay in L2
+LEAST = 32  # rows and columns of y for which copying pays
+LONG_ROW = 4096  # bytes between rows of a or b from which copying them pays
+CHUNKS = 8  # to aim for, so that several threads share the work
+
+# variables of this kernel, which no symbol may be called
+NAMES = "lo hi tid a b y scratch t u o i j k k0 first last start end row rows count at_a at_b"
+
+
+def sums_apply(M: Dim, N: Dim, K: Dim, dtype: str, epilogue: Epilogue) -> bool:
+    """Is this the better template? M and N are static, rows long, K is open or long, and nothing
+    but a tail follows.
+    """
+    if not isinstance(M, int) or not isinstance(N, int) or min(M, N) < LEAST:
+        return False
+    long = max(M, N) * target.itemsize(dtype) >= LONG_ROW
+    deep = isinstance(K, str) or K > BLOCK // 2
+    return long and deep and epilogue.final == "store" and not epilogue.bias
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The sizes of one kernel. Rows of y are cut into tiles of two sizes at most, `large` of them
+    of the first; parts: how many chunks along rows and columns.
+    """
+
+    M: int
+    N: int
+    K: Dim
+    dtype: str
+    sizes: tuple[int, ...]
+    panels: tuple[Panel, ...]
+    parts: tuple[int, int]
+
+    @property
+    def large(self) -> int:
+        return self.sizes.count(self.sizes[0])
+
+    @property
+    def count(self) -> int:
+        """Panels of columns."""
+        return sum((int(p.end) - int(p.first)) // p.width for p in self.panels)
+
+    @property
+    def width_a(self) -> int:
+        """Elements between rows of the copy of a: the rows of a chunk, no power of two apart."""
+        most = -(-len(self.sizes) // self.parts[0]) * self.sizes[0]
+        lanes = target.lanes(self.dtype)
+        return (-(-most // lanes) | 1) * lanes
+
+    @property
+    def width_b(self) -> int:
+        return max(p.width for p in self.panels)
+
+    @property
+    def scratch(self) -> int:
+        """Elements for each thread."""
+        return BLOCK * (self.width_a + self.width_b)
+
+    def row_of(self, tile: str) -> str:
+        """The first row of a tile, given its number."""
+        if self.large == len(self.sizes):
+            return f"{tile} * {self.sizes[0]}"
+        return f"{tile} * {self.sizes[-1]} + min({tile}, {self.large})"
+
+
+def sums_of(M: int, N: int, K: Dim, dtype: str) -> Sums:
+    """How this product is cut."""
+    rows, vectors = choose(M, N, dtype, exact=True)
+    sizes = tuple(size for _, size in split(M, rows))
+    cut = tuple(panels(N, vectors, target.lanes(dtype)))
+    count = sum((int(p.end) - int(p.first)) // p.width for p in cut)
+    down = -(-M // PART)
+    return Sums(M, N, K, dtype, sizes, cut, (down, min(count, -(-CHUNKS // down))))
+
+
+def sums_template(
+    name: str, M: int, N: int, K: Dim, dtype: str, epilogue: Epilogue, formula: str
+) -> Recipe:
+    """y (M, N) = a.T @ b; a (K, M), b (K, N). Roles: a, b, out, the epilogue's extra params."""
+    s, tiles = sums_of(M, N, K, dtype), Tiles(dtype)
+    down, across = s.parts
+    body = [
+        f"at_a = tid * {s.scratch}",
+        f"at_b = at_a + {BLOCK * s.width_a}",
+        "for t in range(lo, hi):",
+        f"    first = t // {across} * {len(s.sizes)} // {down}",
+        f"    last = (t // {across} + 1) * {len(s.sizes)} // {down}",
+        f"    start = t % {across} * {s.count} // {across}",
+        f"    end = (t % {across} + 1) * {s.count} // {across}",
+        f"    row = {s.row_of('first')}",
+        f"    rows = {s.row_of('last')} - row",
+        f"    for k0 in range(0, max({K}, 1), {BLOCK}):",
+        f"        count = min({BLOCK}, {K} - k0)",
+        "        for k in range(count):",
+        *indent(copy_rows(s, tiles), 3),
+        *indent(columns_of(s, tiles), 2),
+        *indent(tail_of(s, epilogue)),
+    ]
+    template = Template(
+        name=name,
+        doc=filled(
+            f"{name}: y = {formula}\na ({K}, {M}), b ({K}, {N}) -> y ({M}, {N}); lo..hi: "
+            f"{down} x {across} parts of y; a and b are copied {BLOCK} rows at a time."
+        ),
+        imports=(*epilogue.imports, *tiles.imports()),
+        symbols=check_symbols(name, symbols_of(K), NAMES, epilogue.extra_params),
+        params=(("a", dtype), ("b", dtype), ("y", dtype), *epilogue.extra_params,
+                ("scratch", dtype)),
+        body=tuple(body),
+        trip=down * across,
+        scratch=s.scratch * target.itemsize(dtype),
+    )  # fmt: skip
+    roles = ("a", "b", "out", *(n for n, _ in epilogue.extra_params), "scratch")
+    return Recipe((Step(template, roles),))
+
+
+def copy_rows(s: Sums, tiles: Tiles) -> list[str]:
+    """The rows of a chunk of one row of a: four vectors at a time, one, what is left."""
+    lanes = target.lanes(s.dtype)
+    source, place = f"(k0 + k) * {s.M} + row + j", f"at_a + k * {s.width_a} + j"
+    lines = []
+    for vectors, low, high in (
+        (4, "0", f"rows // {4 * lanes} * {4 * lanes}"),
+        (1, f"rows // {4 * lanes} * {4 * lanes}", f"rows // {lanes} * {lanes}"),
+    ):
+        step = vectors * lanes
+        lines += [
+            f"for j in range({low}, {high}, {step}):",
+            *indent(copy(tiles, Panel(0, 0, vectors, lanes), "a", source, place)),
+        ]
+    rest = copy(tiles, Panel(0, 0, 1, lanes, "run"), "a", source, place, ["rows - j"])
+    return [*lines, f"for j in range(rows // {lanes} * {lanes}, rows, {lanes}):", *indent(rest)]
+
+
+def copy(
+    tiles: Tiles, panel: Panel, source: str, at: str, place: str, width: list[str] | None = None
+) -> list[str]:
+    """Copy one row of a panel to scratch: a tile that adds up nothing to what it starts with."""
+    name = tiles.get(1, panel, rows_a=(0,), rows_c=(0,), init="bias")
+    args = ["0", "0", source, "0", "0", source, "0", "0", "scratch", place, source, at]
+    return call(name, [*args, *(width or [])])
+
+
+def panel_loops(s: Sums) -> list[tuple[Panel, list[str]]]:
+    """Each kind of panels with the line that runs over those in start..end."""
+    out, before = [], 0
+    for p in s.panels:
+        many = (int(p.end) - int(p.first)) // p.width
+        lines = [
+            f"for u in range(max(start, {before}), min(end, {before + many})):",
+            f"    o = {p.first} + (u - {before}) * {p.width}"
+            if before
+            else f"    o = u * {p.width}",
+        ]
+        out.append((p, lines))
+        before += many
+    return out
+
+
+def columns_of(s: Sums, tiles: Tiles) -> list[str]:
+    """Panel after panel: copy its rows of b, then add their products to y."""
+    lines: list[str] = []
+    for p, loop in panel_loops(s):
+        lines += [
+            *loop,
+            "    for k in range(count):",
+            *indent(copy(tiles, p, "b", f"(k0 + k) * {s.N} + o", f"at_b + k * {p.width}"), 2),
+            "    if k0 == 0:",
+            *indent(rows_of(s, p, "zero", tiles), 2),
+            "    else:",
+            *indent(rows_of(s, p, "load", tiles), 2),
+        ]
+    return lines
+
+
+def rows_of(s: Sums, panel: Panel, init: str, tiles: Tiles) -> list[str]:
+    """The tiles first..last of rows: those of the larger size, then those of the smaller one."""
+    lines: list[str] = []
+    for size in dict.fromkeys(s.sizes):
+        tile = tiles.get(
+            size, panel, rows_a=tuple(range(size)), rows_c=tuple(r * s.N for r in range(size)),
+            step_a=s.width_a, step_b=panel.width, init=init,
+        )  # fmt: skip
+        low, high = "first", "last"
+        if s.large < len(s.sizes):
+            larger = size == s.sizes[0]
+            low = low if larger else f"max(first, {s.large})"
+            high = f"min(last, {s.large})" if larger else high
+        args = ["1", "count", "scratch", "at_a + i - row", "0", "scratch", "at_b", "0", "y",
+                f"i * {s.N} + o"]  # fmt: skip
+        lines += [
+            f"for q in range({low}, {high}):",
+            f"    i = {s.row_of('q')}",
+            *indent(call(tile, args)),
+        ]
+    return lines
+
+
+def tail_of(s: Sums, epilogue: Epilogue) -> list[str]:
+    """What follows elementwise, once the sums are complete."""
+    lines: list[str] = []
+    for panel, loop in panel_loops(s):
+        tail = epilogue.lines(f"i * {s.N} + o", "o", panel.columns)
+        if tail:
+            lines += [*loop, "    for i in range(row, row + rows):", *indent(tail, 2)]
+    return lines
