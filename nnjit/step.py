@@ -31,11 +31,11 @@ def input_keys(model: Any) -> list[str]:
 
 
 def predict_step(model: Any) -> Graph:
-    """Outputs by name ("y" if there is one), layers as in inference."""
+    """Outputs by name ("y" if there is one), layers as in inference; stateful ones keep state."""
     scope = Scope(training=False, random=model.session.random.node)
     outputs = _forward(model, scope)
     names = ["y"] if len(outputs) == 1 else model.output_names
-    return Graph("predict", dict(zip(names, outputs, strict=True)))
+    return Graph("predict", dict(zip(names, outputs, strict=True)), scope.updates)
 
 
 def train_step(
@@ -59,12 +59,10 @@ def train_step(
 def test_step(
     model: Any, compiled: Compiled, labels: Mapping[str, Spec], weight: Spec | None
 ) -> Graph:
-    """Loss and metrics without training."""
+    """Loss and metrics without training; stateful layers keep state."""
     scope = Scope(training=False, random=model.session.random.node)
     loss = _loss(model, compiled, scope, labels, weight)
-    own = {v.node for v in compiled.metric_variables()}
-    updates = {leaf: value for leaf, value in scope.updates.items() if leaf in own}
-    return Graph("test", {"loss": loss}, updates)
+    return Graph("test", {"loss": loss}, scope.updates)
 
 
 def _forward(model: Any, scope: Scope) -> list[Node]:
