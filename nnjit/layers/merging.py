@@ -21,12 +21,11 @@ class _Merge(Layer):
     batch axis. masks: one per input, of its rank, or None.
     """
 
-    LEAST = 2
     supports_masking = True
 
     def call(self, inputs: Sequence[Node], mask: Any = None) -> Node:
-        if not isinstance(inputs, list | tuple) or len(inputs) < self.LEAST:
-            raise ArgumentError(f"{self.path}: expected a list of at least {self.LEAST} values")
+        if not isinstance(inputs, list | tuple) or not inputs:
+            raise ArgumentError(f"{self.path}: expected a list of at least one value")
         masks = list(mask) if mask is not None else [None] * len(inputs)
         if len(masks) != len(inputs):
             raise ArgumentError(f"{self.path}: {len(masks)} masks for {len(inputs)} values")
@@ -152,8 +151,6 @@ class Minimum(_Extreme):
 @REGISTRY.named()
 class Concatenate(_Merge):
     """All inputs behind one another along `axis`."""
-
-    LEAST = 1
 
     def __init__(self, axis: int = -1, **kwargs: Any):
         super().__init__(**kwargs)
