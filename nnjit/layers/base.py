@@ -15,7 +15,7 @@ import numpy as np
 
 from nnjit import constraints, graph, ops, regularizers
 from nnjit.errors import ArgumentError, ShapeError
-from nnjit.graph import Node, Scope, current_scope, enter, scoped, state_node
+from nnjit.graph import Node, Scope, current_scope, enter, extent_node, scoped, state_node
 from nnjit.layers.calls import (
     call_nodes,
     called_layers,
@@ -290,7 +290,9 @@ class Layer(Configurable):
             inner.training = training
             result = with_masks(self, args[0], mask, self.call(*args, **kwargs))
             if self.activity_regularizer is not None:
-                scope.losses.extend(self.activity_regularizer(n) for n in leaves(result))
+                results = [(n, n.shape[0] if n.rank else 1) for n in leaves(result)]
+                penalties = [(self.activity_regularizer(n), batch) for n, batch in results]
+                scope.losses.extend(p / extent_node(batch, p.dtype) for p, batch in penalties)
         for v in self._variables:
             # a layer that is called twice is penalised once
             if not v.trainable or v.penalty is None:

@@ -96,14 +96,14 @@ def test_a_shared_layer_is_one_set_of_weights():
     assert not again.losses
 
 
-def test_activity_regularizer_sees_each_result():
+def test_activity_regularizer_sees_each_result_per_sample():
     layer = layers.Activation("relu", activity_regularizer="l1")
     x = layers.Input((2,), name="x")
     scope = Scope()
     trace([layer(x)], {}, scope)
     data = np.array([[1, -2], [3, 4]], "float32")
     found = interpret(Graph("g", {"p": scope.losses[0]}), {"x": data})[0]["p"]
-    np.testing.assert_allclose(found, 0.08, rtol=1e-6)
+    np.testing.assert_allclose(found, 0.08 / 2, rtol=1e-6)
 
 
 def test_layers_can_add_losses():
