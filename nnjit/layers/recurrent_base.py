@@ -120,6 +120,9 @@ class RNN(Layer):
         return list(size) if isinstance(size, list | tuple) else [size]
 
     def build(self, input_shape):
+        if input_shape is None or len(input_shape) != 3:
+            given = "no value" if input_shape is None else shape_text(input_shape)
+            raise ShapeError(f"{self.path}: expected (batch, time, features), got {given}")
         if not self.cell.built:
             self.cell.build((input_shape[0], *input_shape[2:]))
             self.cell.built = True
