@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from nnjit.compiler.cpu.scan_cells import Cells, segments
 from nnjit.compiler.cpu.values import is_costly
@@ -31,9 +32,13 @@ class Body:
     stacked: dict[int, Node]
     order: list[Node]
 
-    @property
+    @cached_property
     def products(self) -> list[Node]:
-        return [n for n in self.order if n.op.name == "matmul"]
+        """In an order in which they can be computed."""
+        found = [n for n in self.order if n.op.name == "matmul"]
+        for n in found:
+            check_operand(n, self)
+        return found
 
 
 def body_of(step, stacked: Iterable[int], last: Iterable[int]) -> Body:
@@ -114,7 +119,6 @@ def schedule(body: Body) -> Schedule:
     nexts = list(dict.fromkeys(n for c, n in next_pairs(body) if n is not c))
     for k, product in enumerate(products):
         a = product.inputs[0]
-        check_operand(product, body)
         if a not in leaves and a.op.name != "matmul":
             assign(a, k)
             if a not in stacked and a not in s.homes:
@@ -172,11 +176,15 @@ def place_products(s: Schedule) -> None:
             i = body.next.index(p)
             carry = body.carries[i]
             operand = any(q.inputs[0] is carry for q in products[k:])
-            later = (n for q in s.passes if q.position > k for n in q.outputs)
-            if not operand and carry not in walk(later, stop=known_before(s, len(products))):
+            if not operand and not any(carry in reads(s, q) for q in s.passes if q.position > k):
                 s.direct[p] = i
                 continue
         s.homes.append(p)
+
+
+def reads(s: Schedule, p: Pass) -> set[Node]:
+    """The Nodes that a pass needs, those that it can load last."""
+    return set(walk(p.outputs, stop=known_before(s, p.position)))
 
 
 def is_copied(s: Schedule, product: Node) -> bool:
