@@ -125,7 +125,7 @@ class GlobalAveragePooling1D(_GlobalAveragePooling):
         total = ops.sum(ops.where(kept, x, 0.0), axis=1, keepdims=self.keepdims)
         return total / ops.sum(ops.cast(kept, x.dtype), axis=1, keepdims=self.keepdims)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs, previous_mask=None):
         """None: there are no steps any more."""
         return None
 

@@ -250,9 +250,8 @@ def _pad_grad(dy: Node, y: Node, x: Node) -> Node:
     cuts: list[Triple] = []
     back = []
     for dim, (low, high, interior) in zip(x.shape, y.attrs["widths"], strict=True):
-        shift = isinstance(dim, Extent)
-        back.append((-low, -high, 0) if shift else (0, 0, 0))
-        if shift or (low, high, interior) == (0, 0, 0):
+        back.append((-low, -high, 0) if isinstance(dim, Extent) else (0, 0, 0))
+        if isinstance(dim, Extent) or (low, high, interior) == (0, 0, 0):
             cuts.append((0, dim, 1))
         else:
             cuts.append((low, low + dim + interior * max(dim - 1, 0), interior + 1))
