@@ -13,10 +13,13 @@ from nnjit.graph import Node
 def join_groups(fusion: Fusion) -> Fusion:
     """The fusion with each group moved into the latest earlier one that may absorb it."""
     kept: list[Group] = []
+    alike: dict[tuple, list[Group]] = {}  # those kept, by what a home and its guest share
     for g in fusion.groups:
-        home = next((k for k in reversed(kept) if may_absorb(fusion, k, g)), None)
+        homes = alike.setdefault((g.kind, g.domain), [])
+        home = next((k for k in reversed(homes) if may_absorb(fusion, k, g)), None)
         if home is None:
             kept.append(g)
+            homes.append(g)
             continue
         home.inner = max(home.inner, g.inner)
         home.nodes.update(g.nodes)
@@ -26,7 +29,7 @@ def join_groups(fusion: Fusion) -> Fusion:
 
 def may_absorb(fusion: Fusion, home: Group, g: Group) -> bool:
     """Are the loops the same, and is everything that g reads known where home runs?"""
-    if home.kind != g.kind or g.kind == "single" or home.domain != g.domain or not g.domain:
+    if g.kind == "single" or not g.domain:
         return False
     if home.head is not None or g.head is not None or home.holds_update or g.holds_update:
         return False

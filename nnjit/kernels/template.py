@@ -6,6 +6,7 @@ The file holds a signature comment, a docstring, imports, module-level lines and
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def signature(t: Template) -> str:
     return f"void({', '.join(numbers + ['*' + DTYPES[code][0] for _, code in t.params])})"
 
 
+@functools.lru_cache(maxsize=1024)
 def render(t: Template) -> str:
     """The whole file. Its first line is the signature, which the compile worker reads back."""
     names = ["lo", "hi", "tid", *t.symbols, *(name for name, _ in t.params)]
@@ -57,8 +59,8 @@ def render(t: Template) -> str:
 
 def used_codes(t: Template) -> list[str]:
     """The dtype codes that the text calls, such as f4(0.5)."""
-    text = "\n".join((*t.imports, *t.body))
-    return [code for code in DTYPES if re.search(rf"\b{code}\(", text)]
+    called = set(re.findall(r"\b([a-z]\d)\(", "\n".join((*t.imports, *t.body))))
+    return [code for code in DTYPES if code in called]
 
 
 def folded(parts: Sequence[str], most: int = 100, levels: int = 1) -> list[str]:

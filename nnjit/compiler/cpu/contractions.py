@@ -214,7 +214,7 @@ def contraction_launches(low: Lowering, group: Group) -> None:
         {n: m for n, m in group.nodes.items() if n is not head},
         head,
     )
-    values = Values(low.fusion, inside, low.order)
+    values = Values(low.fusion, inside, low.ordered(inside.nodes))
     follow = analyse(low, inside, head, values)
     outputs = low.materialised(inside, [head])
     out = follow.current

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from nnjit.compiler.cpu import singles
 from nnjit.compiler.cpu.contractions import contraction_launches
@@ -37,6 +37,7 @@ class Lowering:
     def __init__(self, fusion: Fusion):
         self.fusion, self.graph = fusion, fusion.graph
         self.order = fusion.graph.nodes()
+        self.place = {n: i for i, n in enumerate(self.order)}
         self.users = users(self.order)
         self.roots = set(map(fusion.base, fusion.graph.roots))
         self.readers = self.base_readers()
@@ -80,9 +81,13 @@ class Lowering:
         """The Nodes of a group that something outside of it reads, in graph order."""
         inside = {*group.nodes, *extra}
         return [
-            n for n in self.order
-            if n in inside and (n in self.roots or any(u not in inside for u in self.users[n]))
+            n for n in self.ordered(inside)
+            if n in self.roots or any(u not in inside for u in self.users[n])
         ]  # fmt: skip
+
+    def ordered(self, nodes: Iterable[Node]) -> list[Node]:
+        """Those of the Nodes that the graph has, in its order."""
+        return sorted((n for n in nodes if n in self.place), key=self.place.__getitem__)
 
     # -- groups
     def run(self) -> list[Launch]:
@@ -144,7 +149,7 @@ class Lowering:
     def loop(self, group: Group) -> None:
         """An elementwise group, or rows with reductions."""
         outputs = self.materialised(group)
-        values = Values(self.fusion, group, self.order)
+        values = Values(self.fusion, group, self.ordered(group.nodes))
         names, buffers, writes = self.params(values, outputs)
         kernel = LoopKernel(values, outputs)
         kernel.write()
@@ -182,9 +187,9 @@ class Lowering:
 
     def sink(self, group: Group) -> None:
         """Reductions over other axes than the last; with partial results, two launches."""
-        sinks = [n for n in self.order if n in group.nodes and n.op.kind == "reduce"]
+        sinks = [n for n in self.ordered(group.nodes) if n.op.kind == "reduce"]
         outputs = [n for n in self.materialised(group) if n not in sinks]
-        values = Values(self.fusion, group, self.order)
+        values = Values(self.fusion, group, self.ordered(group.nodes))
         names, buffers, writes = self.params(values, outputs)
         kernel = SinkKernel(values, outputs)
         several = kernel.partials > 1

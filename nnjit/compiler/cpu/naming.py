@@ -126,7 +126,8 @@ def wrapped(lines: Sequence[str], joint: str = "; ") -> list[str]:
     """Formulas joined by '; ' in lines of less than 100 columns."""
     out = [""]
     for formula in lines:
-        for line in textwrap.wrap(formula, WIDTH, subsequent_indent="    "):
+        short = len(formula) <= WIDTH
+        for line in [formula] if short else textwrap.wrap(formula, WIDTH, subsequent_indent="    "):
             if not out[-1]:
                 out[-1] = line
             elif line == formula and len(out[-1]) + len(line) + 2 <= WIDTH:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -98,6 +99,7 @@ def literal(value: object, dtype: str) -> str:
     return f"{code}({int(value)})"  # type: ignore[call-overload]
 
 
+@functools.lru_cache(maxsize=4096)
 def tidy(line: str) -> str:
     """An assignment without the parentheses that Python does not need."""
     if "(" not in line or " = " not in line or re.search(r" (and|or) ", line):

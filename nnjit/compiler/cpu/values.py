@@ -75,9 +75,8 @@ def is_number(x: Node) -> bool:
 class Values:
     """Names of values in one kernel of one group."""
 
-    def __init__(self, fusion: Fusion, group: Group, order: list[Node]):
-        self.fusion, self.group = fusion, group
-        self.nodes = [n for n in order if n in group.nodes]
+    def __init__(self, fusion: Fusion, group: Group, nodes: list[Node]):
+        self.fusion, self.group, self.nodes = fusion, group, nodes  # the group's, in graph order
         inner = range(len(group.domain) - group.inner, len(group.domain))
         self.inner = {a for a in inner if group.domain[a] != 1}
         self.keys: dict[Node, list[Key]] = {n: self.operands(n) for n in self.nodes}
