@@ -28,7 +28,7 @@ from nnjit.compiler.cpu.text import (
 from nnjit.compiler.cpu.values import Lines, is_number
 from nnjit.compiler.groups import Buffer
 from nnjit.graph import Node
-from nnjit.kernels.blocks import Tiles
+from nnjit.kernels.blocks import Tiles, filled
 from nnjit.kernels.recurrent import (
     BLOCK,
     GRAIN,
@@ -39,7 +39,7 @@ from nnjit.kernels.recurrent import (
 )
 from nnjit.kernels.target import CODES
 from nnjit.kernels.template import Template
-from nnjit.spec import Dim, shape_text
+from nnjit.spec import Dim
 
 if TYPE_CHECKING:
     from nnjit.compiler.cpu.lower import Lowering
@@ -134,9 +134,8 @@ class ScanKernel:
                 self.places[x] = Operand(name, width(x), "at")
         outer = dict(zip(body.constants, self.given, strict=True))
         fixed = [n for n in body.order if n in used and (n in outer or n.op.name == "constant")]
-        for n in fixed:
-            b = self.low.buffer(outer.get(n, n))
-            name = self.params.add(f"b{len(self.places) - len(body.inputs) + k}", b)
+        for k, n in enumerate(fixed):
+            name = self.params.add(f"b{k}", self.low.buffer(outer.get(n, n)))
             self.places[n] = Operand(name, width(n))
 
     def pack(self) -> None:
@@ -291,9 +290,12 @@ class ScanKernel:
         for i, following in enumerate(self.body.next):
             if following is not None:
                 lines.append(f"next {self.places[self.body.carries[i]].name} = {label[following]}")
-        over = f"t over {dim_text(self.time)}{', last step first' * self.reverse}"
-        rows = f"rows lo..hi of {shape_text((self.batch,))[1:-2]}"
-        return "\n".join([f"{name}: {over}; {rows}; w packed in panels", *wrapped(lines)])
+        order = "t from last to first" if self.reverse else "t from first to last"
+        head = filled(
+            f"{name}: {order} of {dim_text(self.time)} for each of the rows lo..hi of "
+            f"{dim_text(self.batch)}; r is a row at time t; matrices w are packed in panels"
+        )
+        return "\n".join([head, *wrapped(lines)])
 
 
 def factor(d: Dim) -> str:
