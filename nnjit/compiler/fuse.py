@@ -117,9 +117,19 @@ class Fuser:
         """Is n better computed where a contraction's result is still in L1? It is stored anyway, as
         others than g read it.
         """
-        if g.kind != "sink" or n.op.kind != "elementwise" or len(inside) == len(self.users[n]):
+        takes_none = g.kind == "sink" or g.inner
+        if not takes_none or n.op.kind != "elementwise" or len(inside) == len(self.users[n]):
             return False
-        return any(x.op.name in HEADS and x.shape == n.shape for x in n.inputs)
+        if g.kind == "sink" and any(x.op.name in HEADS and x.shape == n.shape for x in n.inputs):
+            return True
+        return self.follows_head(n)
+
+    def follows_head(self, n: Node) -> bool:
+        """Is n elementwise in the result of a contraction that nothing else reads?"""
+        alone = [x for x in n.inputs if x.shape == n.shape and len(self.users[x]) == 1]
+        return n.op.kind == "elementwise" and any(
+            x.op.name in HEADS or self.follows_head(x) for x in alone
+        )
 
     def is_inner(self, n: Node, axes: tuple[int, ...], g: Group) -> bool:
         """Are the axes that n reduces the last ones of g's domain, as in softmax?"""
@@ -148,9 +158,11 @@ class Fuser:
         if n.op.name in HEADS:
             g.head = n
         if is_row_reduce(n) and not g.inner:
-            count = len(reduced_axes(n))
-            if not self.is_inner(n, axes, g):
-                g.domain = (*g.domain, *n.inputs[0].shape[-count:])
+            whole, count = n.inputs[0].shape, len(reduced_axes(n))
+            if g.domain == (*whole[:-count], *(1,) * count):
+                g.domain = whole
+            elif not self.is_inner(n, axes, g):
+                g.domain = (*g.domain, *whole[-count:])
             g.inner = count
         g.nodes[n] = axes
         self.of[n] = g

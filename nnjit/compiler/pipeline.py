@@ -1,6 +1,7 @@
 """The compiler on one screen: a Graph becomes a Plan.
 
-expand, simplify, share, mask_before_unpool, lift_over_reshapes, prune (passes) → fuse → lower → merge updates → plan.
+expand, simplify, share, mask_before_unpool, lift_over_reshapes, prune (passes) → fuse → recompute
+→ lower → merge updates → plan.
 Each stage can be printed: NNJIT_DEBUG=3 shows the graph after each pass, 4 the emitted source;
 NNJIT_CHECK=1 verifies the graph after each pass.
 """
@@ -18,6 +19,7 @@ from nnjit.compiler.groups import Fusion
 from nnjit.compiler.merge import Layout, merge_updates
 from nnjit.compiler.passes import PASSES
 from nnjit.compiler.plan import Plan, make_plan
+from nnjit.compiler.recompute import recompute
 from nnjit.graph import Graph, Node, verify
 from nnjit.kernels.template import render
 from nnjit.printing import show
@@ -46,11 +48,10 @@ def compile_graph(graph: Graph, layout: Layout | None = None) -> Plan:
     """The Plan of a graph whose store leaves lie as `layout` says (leaf name -> block, byte
     offset).
     """
-    graph = optimise(graph)
-    fusion: Fusion = fuse(graph)
+    fusion: Fusion = recompute(fuse(optimise(graph)))
     launches, buffers, outputs = lower(fusion)
     launches, strips = merge_updates(launches, layout or {}, set(outputs.values()))
-    plan = make_plan(graph, launches, buffers, outputs, strips)
+    plan = make_plan(fusion.graph, launches, buffers, outputs, strips)
     if config.debug() >= 4:
         print(source(plan), file=sys.stderr)
     return plan
