@@ -32,8 +32,14 @@ def stable_softplus(x: np.float64) -> np.float64:
     return np.maximum(x, 0.0) + np.log1p(np.exp(-abs(x)))
 
 
+def power_below(x: np.floating) -> np.floating:
+    lowest = np.finfo(x.dtype).minexp
+    return np.float64(0.0) if x < lowest else np.exp2(np.float64(x))
+
+
 MEANINGS: dict[str, Callable[..., Any]] = {
     "exp": wide(np.exp),
+    "exp2_below": power_below,
     "expm1": wide(np.expm1),
     "log": wide(np.log),
     "log1p": wide(np.log1p),
@@ -63,6 +69,7 @@ def define(
 
 
 exp_f4 = define("exp", math_f4, "f4")
+exp2_below_f4 = define("exp2_below", math_f4, "f4")
 expm1_f4 = define("expm1", math_f4, "f4")
 log_f4 = define("log", math_f4, "f4")
 log1p_f4 = define("log1p", math_f4, "f4")
@@ -82,6 +89,7 @@ minimum_f4 = define("minimum", math_any, "f4", 2)
 overtakes_f4 = define("overtakes", math_any, "f4", 2, "b")
 
 exp_f8 = define("exp", math_f8, "f8")
+exp2_below_f8 = define("exp2_below", math_f8, "f8")
 expm1_f8 = define("expm1", math_f8, "f8")
 log_f8 = define("log", math_f8, "f8")
 log1p_f8 = define("log1p", math_f8, "f8")

@@ -42,6 +42,14 @@ def exp(x: Value) -> Value:
     return scaled(p + 1.0, n)
 
 
+def exp2_below(x: Value) -> Value:
+    """2 ** x for x <= 0, exactly 0 below -126, so with no subnormal result; 1.5 ulp."""
+    n, i = rounded(x)
+    f = x - n
+    g = polynomial(f, 0.0013218672, 0.009671698, 0.05550893, 0.24022238, 0.6931469)
+    return select(x < -126.0, 0.0, (g * f + 1.0) * power_of_two(i))
+
+
 def expm1(x: Value) -> Value:
     """e ** x - 1, also where x is near 0; 2 ulp."""
     n, _, p = reduced(clamp(x, -20.0, 89.0))

@@ -50,6 +50,19 @@ def exp(x: Value) -> Value:
     return scaled(expm1_near(r) + 1.0, n)
 
 
+def exp2_below(x: Value) -> Value:
+    """2 ** x for x <= 0, exactly 0 below -1022, so with no subnormal result; 1.5 ulp."""
+    n, i = rounded(x)
+    f = x - n
+    g = polynomial(
+        f, 4.460008317454277e-10, 7.07368741290006e-09, 1.0178043211097293e-07,
+        1.3215436470051449e-06, 1.5252733839306903e-05, 0.00015403530454575183,
+        0.001333355814647522, 0.009618129107595092, 0.05550410866482056, 0.24022650695910086,
+        0.6931471805599452,
+    )  # fmt: skip
+    return select(x < -1022.0, 0.0, (g * f + 1.0) * power_of_two(i))
+
+
 def expm1(x: Value) -> Value:
     """e ** x - 1, also where x is near 0; 2 ulp."""
     n, r = reduced(clamp(x, -40.0, 710.0))

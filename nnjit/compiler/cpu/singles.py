@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nnjit.compiler.cpu import scan
+from nnjit.compiler.cpu import attention, scan
 from nnjit.compiler.cpu.naming import wrapped
 from nnjit.compiler.cpu.text import dim_text, int_of, sum_text, text_of, times, used_symbols
 from nnjit.compiler.groups import Buffer, Group
@@ -57,6 +57,8 @@ def launch(low: Lowering, group: Group) -> None:
 
 # family -> the function that emits its one kernel for those results that are wanted
 FAMILIES: dict[str, Callable[[Lowering, list[Node]], None]] = {
+    "attention": attention.forward,
+    "attention_grad": attention.gradient,
     "scan": scan.launch,
 }
 

@@ -1,0 +1,146 @@
+"""Attention as one kernel: online softmax over blocks of keys, for a block of queries at a time."""
+
+from __future__ import annotations
+
+import math
+
+from nnjit.kernels.attention_text import NAMES, Attention, Text
+from nnjit.kernels.blocks import check_symbols, filled, product, text
+from nnjit.kernels.target import itemsize
+from nnjit.kernels.template import Template, indent
+
+KEYS = 128  # keys of a block: their scores stay in L1 beside the queries
+
+
+def attention_forward(a: Attention, lse: bool = True) -> Template:
+    """out (batch, queries, heads, dv), and lse (batch, queries, heads) if asked for.
+
+    Trip: batch * heads * blocks of queries; each is done on its own.
+    """
+    x = Text(a)
+    name = f"attention_{a.name}" + "_lse" * lse
+    x.scratch.take("qt", a.d * a.width)
+    x.scratch.take("st", max(KEYS, a.d) * a.width)
+    x.scratch.take("acc", a.width * a.columns(a.dv))
+    for part in ("top", "base", "shrink", "total"):
+        x.scratch.take(part, a.width)
+    inner = [
+        *queries(a, x),
+        f"for j0 in range(0, keys, {KEYS}):",
+        f"    count = min({KEYS}, keys - j0)",
+        *indent(keys(a, x)),
+        *finish(a, lse),
+    ]
+    check_symbols(name, a.symbols, NAMES)
+    functions = f"exp2_below_{a.dtype}" + f", log_{a.dtype}" * lse
+    return Template(
+        name=name,
+        doc=filled(
+            f"{name}: out = softmax({a.scale:.6g} * q @ k.T) @ v for each batch and head"
+            f"\n{a.shapes()}; lo..hi: blocks of {a.width} queries of a head."
+        ),
+        imports=(
+            "from math import inf", "", f"from nnjit.kernels.math import {functions}", *x.imports(),
+        ),
+        symbols=a.symbols,
+        params=(
+            ("q", a.dtype), ("k", a.dtype), ("v", a.dtype), *((("mask", "u1"),) if a.mask else ()),
+            ("out", a.dtype), *((("lse", a.dtype),) if lse else ()), ("scratch", a.dtype),
+        ),
+        body=(*x.scratch.lines(), "for t in range(lo, hi):", *indent(inner)),
+        trip=product(a.batch, a.heads, a.blocks),
+        scratch=x.scratch.size * itemsize(a.dtype),
+    )  # fmt: skip
+
+
+def queries(a: Attention, x: Text) -> list[str]:
+    """Which queries these are; scaled for exp2 and transposed; nothing is summed yet."""
+    T, W = a.dtype, a.width
+    return [
+        f"w = t // {text(a.blocks)}",
+        f"i0 = (t - w * {text(a.blocks)}) * {W}",
+        f"n = w // {a.heads}",
+        f"h = w - n * {a.heads}",
+        f"rows = min({W}, {a.queries} - i0)",
+        f"keys = {a.last_key()}",
+        f"at_q = (n * {text(a.queries)} + i0) * {a.heads * a.d} + h * {a.d}",
+        f"at_k = n * {text(product(a.keys, a.kv * a.d))} + h // {a.group} * {a.d}",
+        f"at_v = n * {text(product(a.keys, a.kv * a.dv))} + h // {a.group} * {a.dv}",
+        f"at_o = (n * {text(a.queries)} + i0) * {a.heads * a.dv} + h * {a.dv}",
+        *x.pack("qt", "st", "q", "at_q", a.heads * a.d, a.d, a.scale / math.log(2)),
+        f"for j in range({W}):",
+        f"    scratch[top + j] = -{T}(inf)",
+        f"    scratch[base + j] = {T}(0.0)",
+        f"    scratch[total + j] = {T}(0.0)",
+        f"for j in range({W * a.columns(a.dv)}):",
+        f"    scratch[acc + j] = {T}(0.0)",
+    ]
+
+
+def keys(a: Attention, x: Text) -> list[str]:
+    """One block of keys: scores, weights, and what they add to the result."""
+    kd, vd, columns = a.kv * a.d, a.kv * a.dv, a.columns(a.dv)
+    return [
+        *x.scores("st", "qt", "k", f"at_k + j0 * {kd}", kd, a.d),
+        *x.hide("st"),
+        *softmax(a),
+        "if j0 > 0:",
+        "    for i in range(rows):",
+        f"        for e in range({columns}):",
+        f"            scratch[acc + i * {columns} + e] *= scratch[shrink + i]",
+        *x.from_keys("st", "v", f"at_v + j0 * {vd}", vd, a.dv, "acc"),
+    ]
+
+
+def softmax(a: Attention) -> list[str]:
+    """Weights of this block against the largest score so far; what was summed before shrinks."""
+    T, W = a.dtype, a.width
+    at = f"scratch[st + r * {W} + j]"
+    four = [f"scratch[st + (r + {k}) * {W} + j]" if k else at for k in range(4)]
+    return [
+        f"for j in range({W}):",
+        "    scratch[shrink + j] = scratch[top + j]",
+        "for r in range(0, count - 3, 4):",
+        f"    for j in range({W}):",
+        *(f"        {name} = {value}" for name, value in zip("xyce", four, strict=True)),
+        "        x = x if x > y else y",
+        "        c = c if c > e else e",
+        "        x = x if x > c else c",
+        "        y = scratch[top + j]",
+        "        scratch[top + j] = x if x > y else y",
+        "for r in range(count // 4 * 4, count):",
+        f"    for j in range({W}):",
+        f"        x = {at}",
+        "        y = scratch[top + j]",
+        "        scratch[top + j] = x if x > y else y",
+        f"for j in range({W}):",
+        "    y = scratch[top + j]",
+        f"    y = y if y != -{T}(inf) else {T}(0.0)",
+        "    scratch[base + j] = y",
+        f"    c = exp2_below_{T}(scratch[shrink + j] - y)",
+        "    scratch[shrink + j] = c",
+        "    scratch[total + j] *= c",
+        "for r in range(count):",
+        f"    for j in range({W}):",
+        f"        e = exp2_below_{T}({at} - scratch[base + j])",
+        f"        {at} = e",
+        "        scratch[total + j] += e",
+    ]
+
+
+def finish(a: Attention, lse: bool) -> list[str]:
+    """The result divided by the sum of weights; 0 where no key is seen."""
+    T, row, columns = a.dtype, a.heads * a.dv, a.columns(a.dv)
+    natural = [f"    scratch[top + j] = {T}({math.log(2)!r}) * scratch[base + j] + log_{T}(x)"]
+    place = f"lse[(n * {text(a.queries)} + i0 + i) * {a.heads} + h]"
+    return [
+        f"for j in range({a.width}):",
+        "    x = scratch[total + j]",
+        *(natural if lse else []),
+        f"    scratch[total + j] = {T}(1.0) / x if x != {T}(0.0) else {T}(0.0)",
+        "for i in range(rows):",
+        "    c = scratch[total + i]",
+        f"    for e in range({a.dv}):",
+        f"        out[at_o + i * {row} + e] = scratch[acc + i * {columns} + e] * c",
+        *([f"    {place} = scratch[top + i]"] if lse else []),
+    ]

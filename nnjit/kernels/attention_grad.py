@@ -1,0 +1,197 @@
+"""Gradient of attention as one kernel: weights are computed again from the log-sum-exp, a block of
+queries and a block of keys at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from nnjit.kernels.attention_text import NAMES, Attention, Text
+from nnjit.kernels.blocks import call, check_symbols, filled, panels, product, text
+from nnjit.kernels.target import itemsize
+from nnjit.kernels.template import Template, indent
+
+KEYS = 64  # keys of a block: two values of keys x queries stay in L1
+
+
+def attention_gradient(a: Attention, wanted: Sequence[str] = ("dq", "dk", "dv")) -> Template:
+    """Those of dq, dk and dv that are wanted, shaped like q, k and v.
+
+    Trip: batch * kv; all queries of a key head are one index, which adds up its dk and dv.
+    """
+    x = Text(a)
+    g = Gradient(a, x, wanted)
+    body = ["for t in range(lo, hi):", *indent(g.head())]
+    name = "_".join(["attention_grad", *("to_" + w for w in wanted if len(wanted) < 3), a.name])
+    formulas = {"dq": "dq = ds @ k", "dk": "dk = ds.T @ q", "dv": "dv = p.T @ dout"}
+    check_symbols(name, a.symbols, NAMES)
+    return Template(
+        name=name,
+        doc=filled(
+            f"{name}: p = exp({a.scale:.6g} * q @ k.T - lse), "
+            f"ds = {a.scale:.6g} * p * (dout @ v.T - sum(dout * out)), "
+            f"{', '.join(formulas[w] for w in wanted)} for each batch and head"
+            f"\n{a.shapes()}; lo..hi: key heads of a batch."
+        ),
+        imports=(
+            "from math import inf", "",
+            f"from nnjit.kernels.math import exp2_below_{a.dtype}", *x.imports(),
+        ),
+        symbols=a.symbols,
+        params=(
+            ("q", a.dtype), ("k", a.dtype), ("v", a.dtype), *((("mask", "u1"),) if a.mask else ()),
+            ("out", a.dtype), ("lse", a.dtype), ("dout", a.dtype),
+            *((w, a.dtype) for w in wanted), ("scratch", a.dtype),
+        ),
+        body=(*x.scratch.lines(), *body),
+        trip=product(a.batch, a.kv),
+        scratch=x.scratch.size * itemsize(a.dtype),
+    )  # fmt: skip
+
+
+class Gradient:
+    """Writes the body of the kernel."""
+
+    def __init__(self, a: Attention, x: Text, wanted: Sequence[str]):
+        self.a, self.x, self.wanted = a, x, wanted
+        self.slopes = "dq" in wanted or "dk" in wanted
+        self.columns = a.columns(a.d)
+        x.scratch.take("qt", a.d * a.width)
+        x.scratch.take("st", max(KEYS, a.d, a.dv) * a.width)
+        x.scratch.take("base", a.width)
+        if self.slopes:
+            x.scratch.take("dt", a.dv * a.width)
+            x.scratch.take("ds", KEYS * a.width)
+            x.scratch.take("inner", a.width)
+        if "dq" in wanted:
+            x.scratch.take("acc", a.width * self.columns)
+
+    def head(self) -> list[str]:
+        """One key head."""
+        a = self.a
+        lines = [
+            f"n = t // {a.kv}",
+            f"g = t - n * {a.kv}",
+            f"at_k = n * {text(product(a.keys, a.kv * a.d))} + g * {a.d}",
+            f"at_v = n * {text(product(a.keys, a.kv * a.dv))} + g * {a.dv}",
+        ]
+        for name, start, row, depth in (
+            ("dk", "at_k", a.kv * a.d, a.d),
+            ("dv", "at_v", a.kv * a.dv, a.dv),
+        ):
+            if name in self.wanted:
+                lines += [
+                    f"for r in range({a.keys}):",
+                    f"    for e in range({depth}):",
+                    f"        {name}[{start} + r * {row} + e] = {a.dtype}(0.0)",
+                ]
+        return [
+            *lines,
+            f"for h in range(g * {a.group}, g * {a.group} + {a.group}):",
+            f"    for i0 in range(0, {a.queries}, {a.width}):",
+            f"        rows = min({a.width}, {a.queries} - i0)",
+            f"        keys = {a.last_key()}",
+            f"        at_q = (n * {text(a.queries)} + i0) * {a.heads * a.d} + h * {a.d}",
+            f"        at_o = (n * {text(a.queries)} + i0) * {a.heads * a.dv} + h * {a.dv}",
+            *indent(self.queries(), 2),
+            f"        for j0 in range(0, keys, {KEYS}):",
+            f"            count = min({KEYS}, keys - j0)",
+            *indent(self.keys(), 3),
+            *indent(self.store(), 2),
+        ]
+
+    def queries(self) -> list[str]:
+        """What a block of queries needs before it meets the keys."""
+        a, x = self.a, self.x
+        W, T = a.width, a.dtype
+        log2e = 1 / math.log(2)
+        lines = [
+            *x.pack("qt", "st", "q", "at_q", a.heads * a.d, a.d, a.scale * log2e),
+            f"for j in range({W}):",
+            f"    scratch[base + j] = {T}(inf)",
+            "for j in range(rows):",
+            f"    x = lse[(n * {text(a.queries)} + i0 + j) * {a.heads} + h]",
+            f"    scratch[base + j] = x * {T}({log2e!r}) if x != -{T}(inf) else {T}(inf)",
+        ]
+        if self.slopes:
+            row = a.heads * a.dv
+            lines += [
+                *x.pack("dt", "st", "dout", "at_o", row, a.dv, 1.0),
+                f"for j in range({W}):",
+                f"    scratch[inner + j] = {T}(0.0)",
+                "for j in range(rows):",
+                f"    x = {T}(0.0)",
+                f"    for e in range({a.dv}):",
+                f"        x += dout[at_o + j * {row} + e] * out[at_o + j * {row} + e]",
+                "    scratch[inner + j] = x",
+            ]
+        if "dq" in self.wanted:
+            lines += [f"for j in range({W * self.columns}):", f"    scratch[acc + j] = {T}(0.0)"]
+        return lines
+
+    def keys(self) -> list[str]:
+        """One block of keys: weights, slopes, and what they add to the gradients."""
+        a, x = self.a, self.x
+        W, T = a.width, a.dtype
+        kd, vd = a.kv * a.d, a.kv * a.dv
+        lines = x.scores("st", "qt", "k", f"at_k + j0 * {kd}", kd, a.d)
+        if self.slopes:
+            lines += x.scores("ds", "dt", "v", f"at_v + j0 * {vd}", vd, a.dv)
+        lines += [
+            *x.hide("st"),
+            "for r in range(count):",
+            f"    for j in range({W}):",
+            f"        e = exp2_below_{T}(scratch[st + r * {W} + j] - scratch[base + j])",
+            f"        scratch[st + r * {W} + j] = e",
+        ]
+        if self.slopes:
+            lines += [
+                f"        x = scratch[ds + r * {W} + j] - scratch[inner + j]",
+                f"        scratch[ds + r * {W} + j] = e * x * {T}({a.scale!r})",
+            ]
+        if "dv" in self.wanted:
+            lines += self.to_keys("st", "dout", "at_o", a.heads * a.dv, "dv", "at_v", vd, a.dv)
+        if "dk" in self.wanted:
+            lines += self.to_keys("ds", "q", "at_q", a.heads * a.d, "dk", "at_k", kd, a.d)
+        if "dq" in self.wanted:
+            lines += x.from_keys("ds", "k", f"at_k + j0 * {kd}", kd, a.d, "acc")
+        return lines
+
+    def to_keys(self, left: str, b: str, at_b: str, row_b: int, to: str, at: str, row: int,
+                depth: int) -> list[str]:  # fmt: skip
+        """Rows of dk or dv: to[r] += left[r] @ b, over the queries of the block."""
+        a = self.a
+        start, length = ("s", "rows - s") if a.causal else ("0", "rows")
+        from_ = ["s = max(0, j0 + r - i0)"] if a.causal else []
+
+        def tiles(rows: int) -> list[str]:
+            lines = list(from_)
+            for p in panels(depth, 2, a.lanes):
+                tile = self.x.tiles.get(
+                    rows, p, rows_a=tuple(i * a.width for i in range(rows)),
+                    rows_c=tuple(i * row for i in range(rows)), step_b=row_b, init="load",
+                )  # fmt: skip
+                shift = f" + {start}" if a.causal else ""
+                jump = f" + {start} * {row_b}" if a.causal else ""
+                step = call(tile, [
+                    "1", length, "scratch", f"{left} + r * {a.width}{shift}", "0", b,
+                    f"{at_b}{jump} + o", "0", to, f"{at} + (j0 + r) * {row} + o",
+                ])  # fmt: skip
+                lines += [p.loop(), *indent(step)]
+            return lines
+
+        return [
+            f"for r in range(0, count - {a.rows - 1}, {a.rows}):", *indent(tiles(a.rows)),
+            f"for r in range(count // {a.rows} * {a.rows}, count):", *indent(tiles(1)),
+        ]  # fmt: skip
+
+    def store(self) -> list[str]:
+        if "dq" not in self.wanted:
+            return []
+        a = self.a
+        return [
+            "for i in range(rows):",
+            f"    for e in range({a.d}):",
+            f"        dq[at_q + i * {a.heads * a.d} + e] = scratch[acc + i * {self.columns} + e]",
+        ]

@@ -1,0 +1,263 @@
+"""What the attention kernels share: sizes, addresses, and the text of their inner steps.
+
+A block is `width` queries of one head. Its values lie transposed in scratch: q.T (depth, width) and
+scores (keys, width), so that the tile reads K, V and the rest where they are, and softmax runs over
+whole vectors of queries whatever the number of keys is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnjit.kernels import target
+from nnjit.kernels.blocks import Dim, Panel, Tiles, call, panels, product, symbols_of, text
+from nnjit.kernels.template import indent
+
+# variables of these kernels, which no symbol may be called
+NAMES = "lo hi tid q k v mask out lse dout dq dk dv scratch t w n h g i i0 j j0 r e s x y c o m z"
+
+
+@dataclass(frozen=True)
+class Attention:
+    """q (batch, queries, heads, d), k (batch, keys, kv, d), v (batch, keys, kv, dv).
+
+    mask: the extents of its four axes, each 1 or that of (batch, heads, queries, keys).
+    """
+
+    batch: Dim
+    queries: Dim
+    keys: Dim
+    heads: int
+    kv: int
+    d: int
+    dv: int
+    scale: float
+    causal: bool
+    mask: tuple[Dim, Dim, Dim, Dim] | None
+    dtype: str
+
+    @property
+    def lanes(self) -> int:
+        return target.lanes(self.dtype)
+
+    @property
+    def width(self) -> int:
+        """Queries of a block: two vectors, or one where there are no more."""
+        few = isinstance(self.queries, int) and self.queries <= self.lanes
+        return self.lanes if few else 2 * self.lanes
+
+    @property
+    def rows(self) -> int:
+        """Rows of a tile."""
+        return 8 if target.registers() == 32 else 4
+
+    @property
+    def group(self) -> int:
+        """Query heads of a key head."""
+        return self.heads // self.kv
+
+    @property
+    def blocks(self) -> Dim:
+        """Blocks of queries."""
+        if isinstance(self.queries, int):
+            return -(-self.queries // self.width)
+        return f"({text(self.queries)} + {self.width - 1}) // {self.width}"
+
+    def columns(self, depth: int) -> int:
+        """The row of an accumulator of so many columns: whole vectors."""
+        return -(-depth // self.lanes) * self.lanes
+
+    def last_key(self) -> str:
+        """How many keys the block of `rows` queries from i0 sees."""
+        return f"min({self.keys}, i0 + rows)" if self.causal else str(self.keys)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return symbols_of(self.batch, self.queries, self.keys, *(self.mask or ()))
+
+    @property
+    def name(self) -> str:
+        """The part of a kernel's name that tells shapes apart."""
+        words: list[Dim] = [self.queries]
+        words += [self.keys] if self.keys != self.queries else []
+        words += [f"h{self.heads}" + (f"by{self.kv}" if self.kv != self.heads else "")]
+        words += [f"d{self.d}"] + ([f"dv{self.dv}"] if self.dv != self.d else [])
+        words += ["causal"] * self.causal + ["mask"] * (self.mask is not None) + [self.dtype]
+        return "_".join(str(w).replace(" * ", "x") for w in words)
+
+    def shapes(self) -> str:
+        """The operands' shapes for docstrings."""
+        lines = f"q {shape(self.batch, self.queries, self.heads, self.d)}, "
+        lines += f"k {shape(self.batch, self.keys, self.kv, self.d)}, "
+        lines += f"v {shape(self.batch, self.keys, self.kv, self.dv)}"
+        return lines + (f", mask {shape(*self.mask)}" if self.mask else "")
+
+
+def shape(*dims: Dim) -> str:
+    return f"({', '.join(map(str, dims))})"
+
+
+class Scratch:
+    """Parts of a thread's scratch: their places as names that the kernel defines."""
+
+    def __init__(self, dtype: str):
+        self.dtype, self.size = dtype, 0
+        self.places: dict[str, int] = {}
+
+    def take(self, name: str, elements: int) -> str:
+        """A part of at least so many elements; its start is the variable `name`."""
+        self.places[name] = self.size
+        self.size += -(-elements // 16) * 16
+        return name
+
+    def lines(self) -> list[str]:
+        """The definitions of all places."""
+        first, *rest = self.places
+        lines = [f"{first} = tid * {self.size}"]
+        return lines + [f"{name} = {first} + {self.places[name]}" for name in rest]
+
+
+class Text:
+    """Writes the steps of one kernel; `tiles` and `blocks` collect what it must define."""
+
+    def __init__(self, a: Attention):
+        self.a, self.tiles, self.scratch = a, Tiles(a.dtype), Scratch(a.dtype)
+        self.transposes: dict[str, str] = {}
+
+    # -- tiles
+    def scores(self, to: str, b: str, name: str, start: str, row: int, depth: int) -> list[str]:
+        """scratch[to][r, j] = row r of `name` @ column j of b, for `count` keys from j0.
+
+        With a causal attention the queries before a tile's first key are left out.
+        """
+        a = self.a
+        panel = Panel(0, a.width, a.width // a.lanes, a.lanes)
+
+        def tile(rows: int, panel: Panel, r: str, shift: int = 0) -> list[str]:
+            name_ = self.tiles.get(
+                rows, panel, rows_a=tuple(i * row for i in range(rows)),
+                rows_c=tuple(i * a.width for i in range(rows)), step_b=a.width,
+            )  # fmt: skip
+            plus = f" + {shift}" if shift else ""
+            return call(name_, [
+                "1", str(depth), name, f"{start} + {r} * {row}", "0", "scratch", b + plus, "0",
+                "scratch", f"{to} + {r} * {a.width}{plus}",
+            ])  # fmt: skip
+
+        whole = tile(a.rows, panel, "r")
+        if a.causal and panel.vectors == 2:
+            half = Panel(0, a.lanes, 1, a.lanes)
+            whole = [
+                f"if j0 + r < i0 + {a.lanes}:", *indent(whole),
+                "else:", *indent(tile(a.rows, half, "r", a.lanes)),
+            ]  # fmt: skip
+        return [
+            f"for r in range(0, count - {a.rows - 1}, {a.rows}):", *indent(whole),
+            f"for r in range(count // {a.rows} * {a.rows}, count):",
+            *indent(tile(1, panel, "r")),
+        ]  # fmt: skip
+
+    def from_keys(self, left: str, b: str, start: str, row: int, depth: int, to: str) -> list[str]:
+        """scratch[to][i] += column i of `left` @ b, over the `count` keys of the block."""
+        a = self.a
+        columns = a.columns(depth)
+        lines = [f"for i in range(0, rows, {a.rows}):"]
+        length = "count"
+        if a.causal:
+            length = "c"
+            lines.append(f"    c = min(count, i0 + i + {a.rows} - j0)")
+        for p in panels(depth, 2, a.lanes):
+            tile = self.tiles.get(
+                a.rows, p, rows_a=tuple(range(a.rows)), step_a=a.width, step_b=row, init="load",
+                rows_c=tuple(i * columns for i in range(a.rows)),
+            )  # fmt: skip
+            step = call(tile, [
+                "1", length, "scratch", f"{left} + i", "0", b, f"{start} + o", "0",
+                "scratch", f"{to} + i * {columns} + o",
+            ])  # fmt: skip
+            lines += indent([p.loop(), *indent(step)])
+        return lines
+
+    # -- packing
+    def pack(self, to: str, through: str, name: str, start: str, row: int, depth: int,
+             factor: float) -> list[str]:  # fmt: skip
+        """scratch[to][e, j] = factor * element e of row j of `name`, for `rows` rows; 0 behind.
+
+        The rows are gathered at `through` first.
+        """
+        a, T = self.a, self.a.dtype
+        times = f" * {T}({factor!r})" if factor != 1 else ""
+        lines = [
+            "for j in range(rows):",
+            f"    for e in range({depth}):",
+            f"        x = {name}[{start} + j * {row} + e]{times}",
+            f"        scratch[{through} + j * {depth} + e] = x",
+            f"for j in range(rows * {depth}, {a.width * depth}):",
+            f"    scratch[{through} + j] = {T}(0.0)",
+        ]
+        for first, end, columns in self.pieces(depth):
+            block = f"transpose_{a.lanes}x{columns}"
+            edge = f", columns={columns}" if columns != a.lanes else ""
+            self.transposes[block] = f'transpose_block(lanes={a.lanes}{edge}, dtype="{T}")'
+            source = f"{through} + j * {depth} + e"
+            lines += [
+                f"for e in range({first}, {end}, {a.lanes}):",
+                f"    for j in range(0, {a.width}, {a.lanes}):",
+                *indent(call(block, [
+                    "scratch", source, str(depth), "scratch", f"{to} + e * {a.width} + j",
+                    str(a.width),
+                ]), 2),
+            ]  # fmt: skip
+        return lines
+
+    def pieces(self, depth: int) -> list[tuple[int, int, int]]:
+        """(first, end, columns) of the whole blocks of a transposition, and of what is left."""
+        lanes = self.a.lanes
+        full = depth // lanes * lanes
+        whole = [(0, full, lanes)] if full else []
+        return whole + ([(full, depth, depth - full)] if depth > full else [])
+
+    # -- masks
+    def hide(self, to: str) -> list[str]:
+        """-inf as the score of a key that a query does not see."""
+        a = self.a
+        lines: list[str] = []
+        value = f"-{a.dtype}(inf)"
+        if a.causal:
+            lines += [
+                "for r in range(max(0, i0 + 1 - j0), count):",
+                "    for j in range(min(rows, j0 + r - i0)):",
+                f"        scratch[{to} + r * {a.width} + j] = {value}",
+            ]
+        if a.mask is not None:
+            n, h, i, j = mask_strides(a.mask)
+            at = terms(("n", n), ("h", h), ("(i0 + j)", i), ("(j0 + r)", j))
+            if i == 0:
+                order = ["for r in range(count):", f"    if mask[{at}] == 0:",
+                         "        for j in range(rows):"]  # fmt: skip
+            else:
+                order = ["for j in range(rows):", "    for r in range(count):",
+                         f"        if mask[{at}] == 0:"]  # fmt: skip
+            lines += [*order, f"            scratch[{to} + r * {a.width} + j] = {value}"]
+        return lines
+
+    def imports(self) -> tuple[str, ...]:
+        lines = list(self.tiles.imports())
+        if self.transposes:
+            lines = ["from nnjit.kernels.tile import tile, transpose_block", *lines[1:]]
+            lines += [f"{name} = {made}" for name, made in self.transposes.items()]
+        return tuple(lines)
+
+
+def mask_strides(dims: tuple[Dim, ...]) -> list[Dim]:
+    """Elements between neighbours along each axis; 0 along an axis of extent 1."""
+    out: list[Dim] = []
+    for axis, d in enumerate(dims):
+        out.append(0 if d == 1 else product(*dims[axis + 1 :]))
+    return out
+
+
+def terms(*pairs: tuple[str, Dim]) -> str:
+    """'n * 12 + j' without what is 0."""
+    words = [name if c == 1 else f"{name} * {text(c)}" for name, c in pairs if c != 0]
+    return " + ".join(words) or "0"
