@@ -100,7 +100,7 @@ def clone_model(model: Any) -> Any:
     if not isinstance(model, Model):
         raise ArgumentError(f"clone_model: expected a model, got {model!r}")
     classes: dict[str, Any] = {}
-    layers = [model]
+    layers: list[Any] = [model]
     for layer in layers:
         classes[type(layer).__name__] = type(layer)
         layers += layer.sublayers
