@@ -6,7 +6,6 @@ plain `except ValueError` works. The command line prints the message alone and e
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -62,6 +61,8 @@ class GraphError(NnjitError, RuntimeError):
 
 def nearest(name: str, options: Iterable[str]) -> str:
     """The end of a message: the closest option as a question, or the list of all options."""
+    import difflib  # only errors need it
+
     options = sorted(map(str, options))
     close = difflib.get_close_matches(str(name), options, 1, 0.55)
     return f"; did you mean {close[0]!r}?" if close else f"; expected one of: {', '.join(options)}"

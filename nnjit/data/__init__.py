@@ -2,10 +2,20 @@
 training loop.
 
 Arrays come in, contiguous batches of the model's dtype go out. Nothing here knows about graphs or
-devices.
+devices. Names resolve when they are first used: training on arrays reads no files.
 """
 
-from nnjit.data import datasets
-from nnjit.data.sources import Dataset, load_source
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __all__ = ["Dataset", "datasets", "load_source"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "datasets":
+        return importlib.import_module("nnjit.data.datasets")
+    if name in __all__:
+        return getattr(importlib.import_module("nnjit.data.sources"), name)
+    raise AttributeError(f"module 'nnjit.data' has no attribute {name!r}")

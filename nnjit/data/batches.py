@@ -8,13 +8,16 @@ the step runs on the other. `waiting` counts the seconds that the caller stood s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnjit.data.order import permutation
 from nnjit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 THREAD_BYTES = 1 << 18  # below this a gather takes less time than waking a thread
 
@@ -70,6 +73,8 @@ class Batches:
                 self.waiting += perf_counter() - began
                 yield step, self._rows(step), batch
             return
+        from concurrent.futures import ThreadPoolExecutor  # 5 ms that a single step does not need
+
         with ThreadPoolExecutor(1, "nnjit-loader") as loader:
             pending: Future[Batch] | None = None
             for step in range(start, self.steps):

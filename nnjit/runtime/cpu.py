@@ -6,7 +6,6 @@ process ends.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -20,8 +19,6 @@ from nnjit.runtime.cache import KernelSource
 
 #: called as progress(done, total, name)
 Progress = Callable[[int, int, str], None]
-
-log = logging.getLogger("nnjit")
 
 
 @dataclass
@@ -108,6 +105,9 @@ def _load(wanted: list[KernelSource], report: LoadReport, progress: Progress | N
                 except objects.Unproven as error:
                     _registry.fallback = f"this Numba has no private name for objects: {error}"
                     report.hits, report.misses = 0, []
+            import logging  # a warm start has no use for it
+
+            log = logging.getLogger("nnjit")
             log.warning("kernels are loaded by Numba's own cache: %s", _registry.fallback)
         report.notes.append(_registry.fallback)
     report.loader = "numba"

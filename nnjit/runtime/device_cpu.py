@@ -11,9 +11,8 @@ import numpy as np
 from nnjit import config
 from nnjit.compiler.plan import Arrangement
 from nnjit.graph import Graph
-from nnjit.runtime import cpu, debug, driver
+from nnjit.runtime import cpu, driver
 from nnjit.runtime.binding import address, words_of
-from nnjit.runtime.checking import check_launches
 from nnjit.runtime.planned import PlannedExecutable
 from nnjit.runtime.progress import on_terminal
 from nnjit.runtime.store import Store
@@ -83,8 +82,12 @@ class CpuExecutable(PlannedExecutable):
         with self.lock:
             bound = self.ready(arrays, extents)
             if config.check():
+                from nnjit.runtime.checking import check_launches
+
                 check_launches(self, bound, arrays)
             elif config.debug() >= 2:
+                from nnjit.runtime import debug
+
                 debug.timed(self, bound)
             else:
                 driver.run(bound.program)

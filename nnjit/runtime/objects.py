@@ -8,7 +8,6 @@ MCJIT would crash on it.
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import functools
 import hashlib
 import json

@@ -12,7 +12,6 @@ from nnjit.compiler.pipeline import compile_graph, source
 from nnjit.compiler.plan import Arrangement, Plan
 from nnjit.graph import Graph, Node
 from nnjit.kernels.template import render, signature
-from nnjit.runtime import debug
 from nnjit.runtime.binding import Binder, Memory, Row, named, row_of
 from nnjit.runtime.cache import KernelSource
 from nnjit.runtime.executable import Executable
@@ -65,6 +64,8 @@ class PlannedExecutable(Executable):
             arrangement = self.compiled.arrange(extents)
             self.memory.reserve(arrangement, config.threads())
             if config.debug() >= 1:
+                from nnjit.runtime import debug
+
                 debug.arranged(self.graph.name, arrangement)
             if len(self.bounds) >= KEPT_BOUNDS:
                 self.bounds.pop(next(iter(self.bounds)))
