@@ -217,6 +217,8 @@ class Model(Verbs, Layer):
             return super().__call__(x, **kwargs)
         if kwargs.pop("training", False):
             raise ArgumentError(f"{self.name}: training=True takes symbolic values, not arrays")
+        if any(v is not None for v in kwargs.values()):
+            raise ArgumentError(f"{self.name}: {sorted(kwargs)} take symbolic values, not arrays")
         return self.predict_on_batch(x)
 
     # ------------------------------------------------------------------------------ configuration

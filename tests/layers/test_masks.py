@@ -127,6 +127,8 @@ def test_a_mask_given_in_the_call_wins():
     np.testing.assert_array_equal(shown(model, A, given), expected)
     with pytest.raises(ArgumentError, match="dense: mask=…: Dense takes no mask"):
         layers.Dense(3)(x, mask=m)
+    with pytest.raises(ArgumentError, match=r"\['mask'\] take symbolic values, not arrays"):
+        inner(A, mask=given)
 
 
 class Block(layers.Layer):
