@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nnjit.kernels import target
 from nnjit.kernels.blocks import Dim, Panel, Tiles, call, panels, product, text, total
@@ -13,6 +13,7 @@ from nnjit.kernels.template import indent
 SMALL_B = 256 * 1024  # bytes of b that stay in L2
 GROUP = 4  # tiles of rows that then go over all panels
 DEPTH = 4096  # bytes of a reduction after which its sums go through memory; from four times as much
+ALONE = 16  # vectors of a panel for one row: memory decides, and likes long stretches
 UNROLL = 16  # reductions up to this length are unrolled completely
 
 
@@ -100,6 +101,17 @@ class Rows:
 
 
 def row_groups(p: Product, tiles: Tiles) -> list[str]:
+    """The rows of a chunk; a row that is alone, as when one sample is predicted, reads long
+    stretches of b.
+    """
+    lines = several_rows(p, tiles)
+    if isinstance(p.M, int) or p.row_a == 1 or p.packed or len(p.panels()) < 2:
+        return lines
+    alone = row_blocks(replace(p, rows=1, vectors=ALONE), tiles, Rows("lo", "hi"))
+    return ["if hi - lo == 1:", *indent(alone), "else:", *indent(lines)]
+
+
+def several_rows(p: Product, tiles: Tiles) -> list[str]:
     """All panels for a few rows at a time where b stays in L2 anyway; else all rows of the chunk
     for each panel.
     """
