@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from nnjit.compiler.cpu import attention, scan
 from nnjit.compiler.cpu.naming import wrapped
 from nnjit.compiler.cpu.text import dim_text, int_of, sum_text, text_of, times, used_symbols
 from nnjit.compiler.groups import Buffer, Group
@@ -23,7 +22,9 @@ def launch(low: Lowering, group: Group) -> None:
     """Emit the launches of a single-Node group, or of a family."""
     n, *others = group.nodes
     if n.op.family:
-        FAMILIES[n.op.family](low, [n, *others])
+        module, name = FAMILIES[n.op.family]
+        emit = getattr(importlib.import_module(f"nnjit.compiler.cpu.{module}"), name)
+        emit(low, [n, *others])
         return
     if n in low.done:
         return
@@ -55,11 +56,12 @@ def launch(low: Lowering, group: Group) -> None:
         raise AssertionError(f"no kernel for {n!r}")
 
 
-# family -> the function that emits its one kernel for those results that are wanted
-FAMILIES: dict[str, Callable[[Lowering, list[Node]], None]] = {
-    "attention": attention.forward,
-    "attention_grad": attention.gradient,
-    "scan": scan.launch,
+# family -> module and function that emit its one kernel for those results that are wanted; both
+# are large, and most graphs have neither
+FAMILIES = {
+    "attention": ("attention", "forward"),
+    "attention_grad": ("attention", "gradient"),
+    "scan": ("scan", "launch"),
 }
 
 
