@@ -1,6 +1,7 @@
 """Layers: definitions that build Nodes; Keras' names, defaults, weight order and shapes."""
 
 from nnjit.layers.activation import ELU, LeakyReLU, PReLU, ReLU, Softmax
+from nnjit.layers.attention import GroupedQueryAttention, MultiHeadAttention
 from nnjit.layers.base import Input, Layer, Variable, get, name_layers, trace
 from nnjit.layers.bidirectional import Bidirectional
 from nnjit.layers.convolution import (
@@ -73,6 +74,7 @@ from nnjit.layers.sample_normalization import (
 )
 from nnjit.layers.wrappers import TimeDistributed, Wrapper
 
+GroupQueryAttention = GroupedQueryAttention
 MaxPool1D, AvgPool1D = MaxPooling1D, AveragePooling1D
 GlobalAvgPool1D, GlobalMaxPool1D = GlobalAveragePooling1D, GlobalMaxPooling1D
 MaxPool2D, AvgPool2D = MaxPooling2D, AveragePooling2D
@@ -86,11 +88,12 @@ __all__ = [
     "Dot", "Dropout", "Embedding", "Flatten", "GRUCell", "GaussianDropout", "GaussianNoise",
     "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAvgPool1D", "GlobalAvgPool2D",
     "GlobalMaxPool1D", "GlobalMaxPool2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
-    "GroupNormalization", "Identity", "Input", "LSTMCell", "Layer", "LayerNormalization",
-    "LeakyReLU", "Masking", "MaxPool1D", "MaxPool2D", "MaxPooling1D", "MaxPooling2D", "Maximum",
-    "Minimum", "Multiply", "PReLU", "Permute", "RMSNormalization", "ReLU", "RepeatVector",
-    "Rescaling", "Reshape", "SeparableConv1D", "SeparableConv2D", "SimpleRNN", "SimpleRNNCell",
-    "Softmax", "SpatialDropout1D", "SpatialDropout2D", "StackedRNNCells", "Subtract",
-    "TimeDistributed", "UnitNormalization", "UpSampling1D", "UpSampling2D", "Variable", "Wrapper",
-    "ZeroPadding1D", "ZeroPadding2D", "get", "name_layers", "trace",
+    "GroupNormalization", "GroupQueryAttention", "GroupedQueryAttention", "Identity", "Input",
+    "LSTMCell", "Layer", "LayerNormalization", "LeakyReLU", "Masking", "MaxPool1D", "MaxPool2D",
+    "MaxPooling1D", "MaxPooling2D", "Maximum", "Minimum", "MultiHeadAttention", "Multiply",
+    "PReLU", "Permute", "RMSNormalization", "ReLU", "RepeatVector", "Rescaling", "Reshape",
+    "SeparableConv1D", "SeparableConv2D", "SimpleRNN", "SimpleRNNCell", "Softmax",
+    "SpatialDropout1D", "SpatialDropout2D", "StackedRNNCells", "Subtract", "TimeDistributed",
+    "UnitNormalization", "UpSampling1D", "UpSampling2D", "Variable", "Wrapper", "ZeroPadding1D",
+    "ZeroPadding2D", "get", "name_layers", "trace",
 ]  # fmt: skip
