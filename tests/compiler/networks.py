@@ -146,4 +146,24 @@ def softmax() -> Net:
     return net
 
 
-NETWORKS = {"mlp": mlp, "cnn": lambda: cnn(dropout=True), "softmax": softmax}
+def lstm(units: int = 12) -> Net:
+    """An LSTM over six time steps whose last state is classified."""
+    net = Net()
+    x = ops.transpose(input_node("x", Spec(("batch", 6, 5))), (1, 0, 2))
+    with scoped("lstm"):
+        gates = net.dense("lstm", x, 4 * units)
+        kernel = net.parameter("lstm/recurrent_kernel", units, 4 * units)
+        zeros = ops.broadcast_to(0.0, (x.shape[1], units))
+
+        def step(carries, inputs, _):
+            h, c = carries
+            i, f, g, o = ops.split(inputs[0] + ops.matmul(h, kernel), 4)
+            c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+            return [ops.sigmoid(o) * ops.tanh(c), c], []
+
+        (last, _), _ = ops.scan(step, [zeros, zeros], [gates])
+    net.sgd(net.classify(net.dense("head", last, 3)))
+    return net
+
+
+NETWORKS = {"mlp": mlp, "cnn": lambda: cnn(dropout=True), "softmax": softmax, "lstm": lstm}

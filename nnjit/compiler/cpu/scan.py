@@ -201,7 +201,8 @@ class ScanKernel:
             self.copy(lines, carry, Operand(source, carry.width))
         steps = dim_text(self.time)
         if self.reverse:
-            lines.loop("t", f"{steps} - 1", "-1", "-1")
+            first = str(self.time - 1) if isinstance(self.time, int) else f"{steps} - 1"
+            lines.loop("t", first, "-1", "-1")
         else:
             lines.loop("t", "0", steps)
         lines.add(f"at = t * {factor(self.batch)}")
