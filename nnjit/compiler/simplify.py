@@ -1,8 +1,8 @@
 """Rules that replace a Node by a cheaper one of the same spec and value.
 
 Each rule takes a Node whose inputs are simplified already, and returns another Node or None. Values
-stay equal, up to the sign of zero and, for folded constants, rounding. What would hide a NaN or an
-infinity (x * 0 -> 0, x - x -> 0) is never done.
+stay equal, up to the sign of zero and, for folded constants and sums in another order, rounding.
+What would hide a NaN or an infinity (x * 0 -> 0, x - x -> 0) is never done.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ Rule = Callable[[Node], Node | None]
 
 def simplify(graph: Graph) -> Graph:
     """The graph with the rules applied until none applies."""
+    settled: set[Node] = set()  # those to which no rule applies
     changed = True
     while changed:
         changed = False
@@ -40,8 +41,9 @@ def simplify(graph: Graph) -> Graph:
         def step(node: Node, inputs: tuple[Node, ...]) -> Node:
             nonlocal changed
             node = rebuilt(node, inputs)
-            better = simpler(node)
+            better = node if node in settled else simpler(node)
             changed |= better is not node
+            settled.add(better)
             return better
 
         graph = rewrite(graph, step)
@@ -73,10 +75,10 @@ def _first(node: Node) -> Node | None:
 # --------------------------------------------------------------------------------------- constants
 def fold(node: Node) -> Node | None:
     """An op of constants becomes a constant, unless that would be larger than they are."""
-    largest = max((x.attrs["value"].size for x in node.inputs if x.op is CONSTANT), default=0)
-    size = node.spec.size
     if not node.inputs or any(x.op is not CONSTANT for x in node.inputs):
         return None
+    largest = max(x.attrs["value"].size for x in node.inputs)
+    size = node.spec.size
     if isinstance(size, Extent) or size > largest or node.op.kind not in FOLDED:
         return None
     meaning = Meaning(node.shape, node.dtype, {})  # type: ignore[arg-type]
@@ -175,6 +177,34 @@ def _transpose(node: Node) -> Node | None:
         return transpose(x.inputs[0], [x.attrs["perm"][p] for p in perm])
     moving = [p for p in perm if x.shape[p] != 1]
     return reshape(x, node.shape) if moving == sorted(moving) else None
+
+
+def _rows_in_order(node: Node) -> Node | None:
+    """Rows taken from a table and then transposed are taken in that order."""
+    (x,) = node.inputs
+    *order, last = node.attrs["perm"]
+    if x.op.name != "take_rows" or last != x.rank - 1:
+        return None
+    table, index = x.inputs
+    return x.op(table, transpose(index, order))
+
+
+def _rows_as_they_lie(node: Node) -> Node | None:
+    """Rows that were transposed are added up in the order in which they lie."""
+    index, dy = node.inputs
+    if dy.op.name != "transpose" or dy.attrs["perm"][-1] != dy.rank - 1:
+        return None
+    back = [dy.attrs["perm"].index(axis) for axis in range(index.rank)]
+    return node.op(transpose(index, back), dy.inputs[0], **node.attrs)
+
+
+def _transposed_parts(node: Node) -> Node | None:
+    """A concatenation of values transposed alike is transposed afterwards."""
+    op, perm = node.inputs[0].op, node.inputs[0].attrs.get("perm")
+    if perm is None or any(x.op is not op or x.attrs["perm"] != perm for x in node.inputs):
+        return None
+    parts = [x.inputs[0] for x in node.inputs]
+    return transpose(node.op(*parts, axis=perm[node.attrs["axis"]]), perm)
 
 
 def _whole(node: Node) -> Node | None:
@@ -283,12 +313,13 @@ BY_OP: dict[str, list[Rule]] = {
     "cast": [_cast],
     "stop_gradient": [_pass],
     "reshape": [_same_spec, _last_wins, _uniform],
-    "transpose": [_transpose, _uniform],
+    "transpose": [_transpose, _rows_in_order, _uniform],
+    "scatter_rows": [_rows_as_they_lie],
     "slice": [_whole, _uniform],
     "pad": [_no_widths],
     "flip": [_flip, _uniform],
     "matmul": [_transposed_operand],
-    "concatenate": [_joined],
+    "concatenate": [_joined, _transposed_parts],
     "broadcast_to": [_same_spec, _last_wins, _not_repeated, _leading_ones],
     **{name: [_of_one] for name in ("sum", "prod", "max", "min")},
 }

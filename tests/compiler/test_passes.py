@@ -149,6 +149,8 @@ x = input_node("x", Spec(("batch", 4)))
 row = input_node("row", Spec((4,)))
 flag = input_node("flag", Spec(("batch", 4), "bool"))
 
+PLACES = np.array([[0, 1, 1], [1, 0, 2]], np.int32)
+ROW_BLOCK = ops.broadcast_to(row, (3, 2, 4))
 SIMPLER = [
     ("times one", x * 1, []),
     ("plus zero", 0 + x, []),
@@ -164,6 +166,11 @@ SIMPLER = [
     ("two reshapes", x.reshape(-1).reshape(x.shape), []),
     ("two transposes", x.T.T, []),
     ("transpose of a row", ops.transpose(x[:, None], (1, 0, 2)), ["reshape"]),
+    ("rows of a table, transposed", ops.transpose(ops.take(x, PLACES), (1, 0, 2)), ["take_rows"]),
+    ("transposed rows added up", ops.scatter(PLACES, ops.transpose(ROW_BLOCK, (1, 0, 2)), 3),
+     ["broadcast_to", "scatter_rows"]),
+    ("transposed parts", ops.concatenate([x.T, (-x).T], 0), ["negative", "concatenate",
+                                                             "transpose"]),
     ("two flips", ops.flip(ops.flip(x, 1), (0, 1)), ["flip"]),
     ("flip of one element", ops.flip(ops.reshape(x, (1, -1)), 0), ["reshape"]),
     ("whole slice", ops.OPS["slice"](x, starts=(0, 0), stops=x.shape, steps=(1, 1)), []),
