@@ -137,7 +137,7 @@ class Spec:
     @property
     def dims(self) -> tuple[Dim, ...]:
         """The shape, sure to hold no None."""
-        if any(d is None for d in self.shape):
+        if None in self.shape:
             raise ShapeError(f"shape {self.shape} has an open extent without a name")
         return self.shape  # type: ignore[return-value]
 

@@ -6,10 +6,11 @@ here knows a device.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nnjit.graph import Graph, Node
+from nnjit.graph import PARAMETER, Graph, Node
 from nnjit.kernels.template import Template
 from nnjit.spec import DTYPES, Dim, Spec, evaluate
 
@@ -50,6 +51,12 @@ class Fusion:
         while n in self.aliases:
             n = n.inputs[0]
         return n
+
+    @functools.cached_property
+    def parameter_updates(self) -> dict[Node, Node]:
+        """The next values of parameters, by the Node whose buffer they name."""
+        updates = self.graph.updates.items()
+        return {self.base(value): value for leaf, value in updates if leaf.op is PARAMETER}
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ strip is a group of buffers that one merged launch reads as one, so they lie at 
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -90,22 +91,18 @@ def place(blocks: Sequence[Block]) -> tuple[dict[Buffer | Strip, int], int]:
     """Offsets such that blocks which live at the same time never overlap; largest first, at the
     lowest gap.
     """
-    placed: list[tuple[int, int, Block]] = []  # offset, end
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last; by offset
     out: dict[Buffer | Strip, int] = {}
     total = 0
     for block in sorted(blocks, key=lambda b: (-b.size, b.first)):
         size = align(max(block.size, 1))
-        taken = sorted(
-            (a, z)
-            for a, z, other in placed
-            if other.first <= block.last and block.first <= other.last
-        )
-        at = 0
-        for a, z in taken:
-            if at + size <= a:
-                break
-            at = max(at, z)
-        placed.append((at, at + size, block))
+        born, dies, at = block.first, block.last, 0
+        for a, z, first, last in placed:
+            if first <= dies and born <= last:
+                if at + size <= a:
+                    break
+                at = max(at, z)
+        bisect.insort(placed, (at, at + size, born, dies))
         out[block.key] = at
         total = max(total, at + size)
     return out, total

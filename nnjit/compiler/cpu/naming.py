@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from nnjit.compiler.cpu.access import Loop
 from nnjit.compiler.cpu.values import Values, is_number
 from nnjit.compiler.groups import Group
-from nnjit.graph import PARAMETER, Node
+from nnjit.graph import Node
 from nnjit.kernels.target import CODES
 from nnjit.spec import Dim, Extent, shape_text
 
@@ -53,9 +53,9 @@ def words_of(nodes: Sequence[Node]) -> list[str]:
 
 def update_scope(values: Values) -> str | None:
     """Where a parameter's next value, computed here, was asked for: the optimizer's scope."""
-    for leaf, value in values.fusion.graph.updates.items():
-        if leaf.op is PARAMETER and values.fusion.base(value) in values.group.nodes:
-            return re.sub(r"\W", "_", value.scope.rsplit("/")[-1])
+    known = values.fusion.parameter_updates
+    for value in (known[n] for n in values.nodes if n in known):
+        return re.sub(r"\W", "_", value.scope.rsplit("/")[-1])
     return None
 
 
