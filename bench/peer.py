@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-WARM_UP_STEPS, WARM_UP_SECONDS = 3, 0.3
+WARM_UP_STEPS = 3  # whatever compiles at first calls has done so
 # peer: its module, and what else its functions are given
 MODULES: dict[str, tuple[str, dict[str, Any]]] = {
     "nnjit": ("bench.models_nnjit", {}),
@@ -72,21 +72,13 @@ def prepare(task: str, peer: str, workload: str, threads: int, batch: int) -> di
     return {"time": block, "losses": losses}
 
 
-def warm_up(block: Callable[[int], Any]) -> None:
-    """Whatever compiles at first calls has done so."""
-    block(WARM_UP_STEPS)
-    start = time.perf_counter()
-    while time.perf_counter() - start < WARM_UP_SECONDS:
-        block(WARM_UP_STEPS)
-
-
 def main(task: str, peer: str, workload: str, threads: int, batch: int) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no answer
     try:
         occupy(threads)
         able = prepare(task, peer, workload, threads, batch)
-        warm_up(able["time"])
+        able["time"](WARM_UP_STEPS)
         print(json.dumps({"ready": True}), file=answers)
         for line in sys.stdin:
             ((what, n),) = json.loads(line).items()
