@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from nnjit.compiler.cpu.naming import dim_word, number, words_of, wrapped
 from nnjit.compiler.cpu.scan_body import Body, Pass, Schedule, body_of, schedule
-from nnjit.compiler.cpu.scan_cells import Key, column, width
+from nnjit.compiler.cpu.scan_cells import column
+from nnjit.compiler.cpu.scan_views import Key, width
 from nnjit.compiler.cpu.text import (
     dim_text,
     load,
