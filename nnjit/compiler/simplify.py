@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from nnjit.compiler import transposes
 from nnjit.errors import GraphError
 from nnjit.graph import (
     CONSTANT,
@@ -179,34 +180,6 @@ def _transpose(node: Node) -> Node | None:
     return reshape(x, node.shape) if moving == sorted(moving) else None
 
 
-def _rows_in_order(node: Node) -> Node | None:
-    """Rows taken from a table and then transposed are taken in that order."""
-    (x,) = node.inputs
-    *order, last = node.attrs["perm"]
-    if x.op.name != "take_rows" or last != x.rank - 1:
-        return None
-    table, index = x.inputs
-    return x.op(table, transpose(index, order))
-
-
-def _rows_as_they_lie(node: Node) -> Node | None:
-    """Rows that were transposed are added up in the order in which they lie."""
-    index, dy = node.inputs
-    if dy.op.name != "transpose" or dy.attrs["perm"][-1] != dy.rank - 1:
-        return None
-    back = [dy.attrs["perm"].index(axis) for axis in range(index.rank)]
-    return node.op(transpose(index, back), dy.inputs[0], **node.attrs)
-
-
-def _transposed_parts(node: Node) -> Node | None:
-    """A concatenation of values transposed alike is transposed afterwards."""
-    op, perm = node.inputs[0].op, node.inputs[0].attrs.get("perm")
-    if perm is None or any(x.op is not op or x.attrs["perm"] != perm for x in node.inputs):
-        return None
-    parts = [x.inputs[0] for x in node.inputs]
-    return transpose(node.op(*parts, axis=perm[node.attrs["axis"]]), perm)
-
-
 def _whole(node: Node) -> Node | None:
     """A slice of everything."""
     (x,) = node.inputs
@@ -303,7 +276,7 @@ def _of_one(node: Node) -> Node | None:
 
 
 BY_OP: dict[str, list[Rule]] = {
-    "add": [_neutral(0, 0, 1)],
+    "add": [_neutral(0, 0, 1), transposes.added],
     "subtract": [_neutral(0, 1), _zero_minus],
     "multiply": [_neutral(1, 0, 1), _negated],
     "divide": [_neutral(1, 1)],
@@ -313,13 +286,13 @@ BY_OP: dict[str, list[Rule]] = {
     "cast": [_cast],
     "stop_gradient": [_pass],
     "reshape": [_same_spec, _last_wins, _uniform],
-    "transpose": [_transpose, _rows_in_order, _uniform],
-    "scatter_rows": [_rows_as_they_lie],
-    "slice": [_whole, _uniform],
+    "transpose": [_transpose, transposes.rows_in_order, _uniform],
+    "scatter_rows": [transposes.rows_as_they_lie],
+    "slice": [_whole, _uniform, transposes.cut],
     "pad": [_no_widths],
     "flip": [_flip, _uniform],
     "matmul": [_transposed_operand],
-    "concatenate": [_joined, _transposed_parts],
+    "concatenate": [_joined, transposes.joined],
     "broadcast_to": [_same_spec, _last_wins, _not_repeated, _leading_ones],
     **{name: [_of_one] for name in ("sum", "prod", "max", "min")},
 }

@@ -171,6 +171,8 @@ SIMPLER = [
      ["broadcast_to", "scatter_rows"]),
     ("transposed parts", ops.concatenate([x.T, (-x).T], 0), ["negative", "concatenate",
                                                              "transpose"]),
+    ("a sum of transposed", (x.T + ops.exp(x).T).T, ["exp", "add"]),
+    ("a part of transposed", x.T[1:3].T, ["slice"]),
     ("two flips", ops.flip(ops.flip(x, 1), (0, 1)), ["flip"]),
     ("flip of one element", ops.flip(ops.reshape(x, (1, -1)), 0), ["reshape"]),
     ("whole slice", ops.OPS["slice"](x, starts=(0, 0), stops=x.shape, steps=(1, 1)), []),
