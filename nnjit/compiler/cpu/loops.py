@@ -14,6 +14,7 @@ from nnjit.compiler.cpu.access import Access, Loop, collapse, depth, index_text
 from nnjit.compiler.cpu.reduce import Accumulator
 from nnjit.compiler.cpu.text import dim_text, load, stored, sum_text, times
 from nnjit.compiler.cpu.values import Key, Lines, Values, bare, is_costly, is_number
+from nnjit.compiler.cpu.wide import Wide, wide_rows
 from nnjit.graph import Node
 from nnjit.spec import Dim, Extent, product
 
@@ -38,6 +39,7 @@ class LoopKernel:
         self.trip: Dim = 1
         self.results: dict[Node, str] = {}  # parameters that take reductions, in sink kernels
         self.slots: list[Node] = []  # cells that are kept in scratch between stages
+        self.wide: Wide | None = None
 
     @property
     def is_flat(self) -> bool:
@@ -104,6 +106,10 @@ class LoopKernel:
         keys = list(self.v.access)
         count = self.leading() if self.rows else 0
         self.load_uses(0, keys, uses)
+        self.wide = wide_rows(self.v, self.rows, self.outputs) if len(self.rows) == 2 else None
+        if self.wide:
+            self.write_wide(self.wide, keys, uses)
+            return
         self.open_chunk(self.rows[:count])
         for level in range(1, len(self.rows) + 1):
             if level > count:
@@ -114,6 +120,24 @@ class LoopKernel:
                     self.load_uses(known, keys, uses)
         self.bind_nodes(self.v.nodes, uses)
         self.store(self.outputs)
+
+    def write_wide(self, wide: Wide, keys: list[Key], uses: dict[Key, int]) -> None:
+        """Some rows of the chunk at a time as one wide row; the rest one by one."""
+        row, column = self.rows
+        self.trip = row.extent
+        wide.prepare(self.v, self.rows, self.lines)
+        for step in (wide.rows, 1):
+            first = "lo" if step > 1 else f"hi - (hi - lo) % {wide.rows}"
+            last = f"hi - {step - 1}" if step > 1 else "hi"
+            self.lines.loop(row.name, first, last, str(step) if step > 1 else "")
+            self.lines.loop(column.name, "0", str(step * wide.columns))
+            if step > 1:
+                wide.bind(self.v, column.name, self.lines)
+            plain = [k for k in keys if step == 1 or k not in wide.repeated]
+            self.load_uses(2, plain, uses)
+            self.bind_nodes(self.v.nodes, uses)
+            self.store(self.outputs)
+            self.lines.level -= 2
 
     def bind_nodes(self, nodes: Sequence[Node], uses: dict[Key, int]) -> None:
         for n in nodes:
@@ -229,6 +253,8 @@ class LoopKernel:
     @property
     def scratch(self) -> tuple[Dim, str] | None:
         """Elements and dtype of one thread's scratch, None where there is none."""
+        if self.wide:
+            return self.wide.scratch, self.wide.dtype
         return (times(self.row, len(self.slots)), self.slots[0].dtype) if self.slots else None
 
     def write_stage(self, cells: list[Node], reduces: list[Node], keep: list[Node]) -> None:

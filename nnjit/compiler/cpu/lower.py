@@ -203,9 +203,14 @@ class Lowering:
             buffers.append(b)
             targets.append(name)
         kernel.write_sinks(targets)
+        partials = buffers[-len(sinks) :]
+        if kernel.scratch:
+            elements, dtype = kernel.scratch
+            names.append(("scratch", CODES[dtype]))
+            buffers.append(self.scratch(elements, dtype))
         self.finish(kernel, names, buffers, writes, group, values)
         if several:
-            self.join(kernel, sinks, buffers[-len(sinks) :])
+            self.join(kernel, sinks, partials)
 
     def join(self, kernel: SinkKernel, sinks: list[Node], partials: list[Buffer]) -> None:
         body = reduce_partials(kernel.sums, kernel.kept_size, kernel.partials)

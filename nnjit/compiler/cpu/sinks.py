@@ -14,12 +14,12 @@ from nnjit.compiler.cpu.loops import LoopKernel
 from nnjit.compiler.cpu.reduce import Accumulator
 from nnjit.compiler.cpu.text import dim_text, times
 from nnjit.compiler.cpu.values import Lines, Values
+from nnjit.compiler.cpu.wide import is_big, wide_rows
 from nnjit.compiler.maps import reduced_axes
 from nnjit.graph import Node
-from nnjit.spec import Dim, Extent, product
+from nnjit.spec import Dim, product
 
 PARTIALS = 32  # partial results where the first axis is reduced and there is work for them
-WORK = 1 << 15  # elements of the domain from which partials pay; a symbol counts as 32
 UNROLL = 4  # rows added up before they join the sum in memory
 
 
@@ -37,15 +37,8 @@ class SinkKernel(LoopKernel):
         self.kept_size = product([loop.extent for loop in kept])
         self.sums = [Accumulator.of(n, f"a{k}") for k, n in enumerate(sinks)]
         positions = any(a.kind.startswith("arg") for a in self.sums)
-        self.partials = PARTIALS if self.first and self.big() and not positions else 1
+        self.partials = PARTIALS if self.first and is_big(self.loops) and not positions else 1
         self.targets: list[str] = []
-
-    def big(self) -> bool:
-        size = 1
-        for loop in self.loops:
-            extent = loop.extent
-            size *= extent.factor * 32 if isinstance(extent, Extent) else extent
-        return size >= WORK
 
     # -- text
     def write_sinks(self, targets: Sequence[str]) -> None:
@@ -139,7 +132,7 @@ class SinkKernel(LoopKernel):
         if all(x.reduced for x in rest):
             self.accumulate_locally(opened, "join")
             return
-        simple = all(a.kind == "sum" for a in self.sums) and not self.outputs
+        simple = all(a.kind == "sum" for a in self.sums)
         if loop.reduced and len(rest) == 2 and not rest[1].reduced and simple:
             self.unrolled(opened)
             return
@@ -159,40 +152,78 @@ class SinkKernel(LoopKernel):
         """
         row, column = self.loops[opened:]
         first, last = self.bounds(row)
-        stop = f"{last} - {UNROLL - 1}"
-        self.lines.loop(row.name, first, stop, str(UNROLL))
-        self.lines.loop(column.name, "0", dim_text(column.extent))
+        wide = self.wide = wide_rows(
+            self.v, self.loops, self.outputs, [a.dtype for a in self.sums]
+        )  # fmt: skip
+        step = UNROLL * (wide.rows if wide else 1)
+        if wide:
+            wide.prepare(self.v, self.loops, self.lines)
+            self.lines.loop("z", "0", str(wide.sums * wide.width))
+            self.lines.add(f"{wide.place(0, 'z')} = {self.sums[0].identity()}")
+            self.lines.level -= 1
+        self.lines.loop(row.name, first, f"{last} - {step - 1}", str(step))
         self.rows_of_four(opened, row, column)
-        self.lines.level -= 2
+        self.lines.level -= 1
+        if wide:
+            self.lines.loop("z", "0", str(wide.width), str(wide.columns))
+            self.lines.loop(column.name, "0", dim_text(column.extent))
+            places = [wide.place(k, f"z + {column.name}") for k in range(wide.sums)]
+            self.add_to_memory([[place] for place in places])
+            self.lines.level -= 2
         span = last if first == "0" else f"({last} - {first})"
-        self.lines.loop(row.name, f"{last} - {span} % {UNROLL}", last)
+        self.lines.loop(row.name, f"{last} - {span} % {step}", last)
         self.load_uses(opened + 1, list(self.v.access), self.uses)
         self.lines.loop(column.name, "0", dim_text(column.extent))
         self.load_uses(opened + 2, list(self.v.access), self.uses)
         self.write_cell()
         self.add_to_memory([[self.v.name(self.v.keys[n][0])] for n in self.sinks])
+        self.store(self.outputs)
         self.lines.level -= 2
 
     def rows_of_four(self, opened: int, row: Loop, column: Loop) -> None:
-        values: list[list[str]] = [[] for _ in self.sinks]
-        loops = list(self.loops)
+        """One step of the loop over rows: what depends on the row alone is loaded first."""
+        loops, level = list(self.loops), self.lines.level
         by_column = [k for k in self.v.access if isinstance(k, tuple) and self.only(k, column)]
-        for key in by_column:
-            self.v.bind_use(key, loops, 2, self.lines)
+        others = [k for k in self.v.access if k not in by_column]
+        known = []
         for r in range(UNROLL):
-            name = row.name if r == 0 else f"({row.name} + {r})"
-            self.loops = [*loops[:opened], Loop(name, row.extent, row.axes, True), column]
-            for level in (opened + 1, opened + 2):
-                keys = [k for k in self.v.access if k not in by_column]
-                self.load_uses(level, keys, self.uses)
+            self.loops = [*loops[:opened], self.moved(row, r), column]
+            self.load_uses(opened + 1, others, self.uses)
+            known.append(dict(self.v.names))
+        columns = str(self.wide.width) if self.wide else dim_text(column.extent)
+        self.lines.loop(column.name, "0", columns)
+        if self.wide:
+            self.wide.bind(self.v, column.name, self.lines)
+        for key in by_column:
+            if not self.wide:
+                self.v.bind_use(key, loops, 2, self.lines)
+            for names in known:
+                names[key] = self.v.names[key]
+        values: list[list[str]] = [[] for _ in self.sinks]
+        for r in range(UNROLL):
+            self.loops, self.v.names = [*loops[:opened], self.moved(row, r), column], known[r]
+            self.load_uses(opened + 2, others, self.uses)
             self.write_cell()
             for out, n in zip(values, self.sinks, strict=True):
                 fed = self.v.keys[n][0]
                 if not self.v.name(fed).startswith("v"):
                     self.v.bind(fed, self.v.name(fed), 2, self.lines, force=True)
                 out.append(self.v.name(fed))
+            self.store(self.outputs)
         self.loops = loops
-        self.add_to_memory(values)
+        if self.wide:
+            for k, (a, terms) in enumerate(zip(self.sums, values, strict=True)):
+                place = self.wide.place(k, column.name)
+                self.lines.add(f"{place} = {a.join(place, pairwise(terms))}")
+        else:
+            self.add_to_memory(values)
+        self.lines.level = level
+
+    def moved(self, row: Loop, r: int) -> Loop:
+        """The loop over rows as the r-th of four sees it."""
+        ahead = r * (self.wide.rows if self.wide else 1)
+        name = f"({row.name} + {ahead})" if ahead else row.name
+        return Loop(name, row.extent, row.axes, True)
 
     def only(self, key: tuple, column: Loop) -> bool:
         """Does this use depend on the column alone, so that it is loaded once for the four rows?"""
@@ -201,10 +232,7 @@ class SinkKernel(LoopKernel):
     def add_to_memory(self, values: list[list[str]]) -> None:
         index = self.target_index(self.loops)
         for name, a, terms in zip(self.targets, self.sums, values, strict=True):
-            value = terms[0]
-            if len(terms) == UNROLL:
-                value = f"(({terms[0]} + {terms[1]}) + ({terms[2]} + {terms[3]}))"
-            self.lines.add(f"{name}[{index}] = {a.join(f'{name}[{index}]', value)}")
+            self.lines.add(f"{name}[{index}] = {a.join(f'{name}[{index}]', pairwise(terms))}")
 
     def accumulate_locally(self, opened: int, how: str) -> None:
         """All loops that are left are reduced: sum up in locals, then store or join."""
@@ -229,6 +257,13 @@ class SinkKernel(LoopKernel):
     def write_cell(self) -> None:
         """The elementwise part at one index."""
         self.bind_nodes(self.cells, self.uses)
+
+
+def pairwise(terms: Sequence[str]) -> str:
+    """The sum of terms as text, neighbours first."""
+    while len(terms) > 1:
+        terms = [f"({' + '.join(terms[i : i + 2])})" for i in range(0, len(terms), 2)]
+    return terms[0]
 
 
 def reduce_partials(sinks: Sequence[Accumulator], size: Dim, count: int) -> list[str]:
