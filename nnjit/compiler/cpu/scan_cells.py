@@ -152,7 +152,8 @@ class Cells:
             if length > 1:
                 lines.loop("j", "0", str(length))
                 keys = [k for k in self.keys(pieces) if k.step]
-                self.bind(keys, lines, load, fresh, [resolve(s.key, self.known) for s in pieces])
+                ends = [resolve(s.key, self.known) for s in pieces for _ in targets(s.node)]
+                self.bind(keys, lines, load, fresh, ends)
             for s in pieces:
                 value = self.names[resolve(s.key, self.known)]
                 for name, row in targets(s.node):
