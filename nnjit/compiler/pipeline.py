@@ -15,11 +15,11 @@ from dataclasses import replace
 from nnjit import config
 from nnjit.compiler.cpu.lower import lower
 from nnjit.compiler.fuse import fuse
-from nnjit.compiler.groups import Fusion
 from nnjit.compiler.merge import Layout, merge_updates
 from nnjit.compiler.passes import PASSES
 from nnjit.compiler.plan import Plan, make_plan
 from nnjit.compiler.recompute import recompute
+from nnjit.compiler.schedule import schedule
 from nnjit.graph import Graph, Node, verify
 from nnjit.kernels.template import render
 from nnjit.printing import show
@@ -48,7 +48,7 @@ def compile_graph(graph: Graph, layout: Layout | None = None) -> Plan:
     """The Plan of a graph whose store leaves lie as `layout` says (leaf name -> block, byte
     offset).
     """
-    fusion: Fusion = recompute(fuse(optimise(graph)))
+    fusion = schedule(recompute(fuse(optimise(graph))))
     launches, buffers, outputs = lower(fusion)
     launches, strips = merge_updates(launches, layout or {}, set(outputs.values()))
     plan = make_plan(fusion.graph, launches, buffers, outputs, strips)
