@@ -319,6 +319,20 @@ print(cpu.compiled_count(), "numba" in sys.modules)
     assert python(code) == "0 False\n"
 
 
+def test_a_worker_makes_objects_but_no_machine_code_of_its_own(python):
+    code = """
+import sys
+from small_kernels import scale
+from nnjit.runtime import worker
+worker.prepare()
+source = scale()
+callback = worker.compile_kernel(source.text, "scale.py", source.name, source.signature)
+module, machine = worker.finished(callback, source.entry)
+print(callback.address, machine.emit_object(module)[1:4], "scipy.linalg" in sys.modules)
+"""
+    assert python(code) == "0 b'ELF' False\n"
+
+
 NUMBA = """
 import json, sys
 import nnjit.kernels.target as target
