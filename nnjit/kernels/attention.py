@@ -20,7 +20,7 @@ def attention_forward(a: Attention, lse: bool = True) -> Template:
     x = Text(a)
     name = f"attention_{a.name}" + "_lse" * lse
     x.scratch.take("qt", a.d * a.width)
-    x.scratch.take("st", max(KEYS, a.d) * a.width)
+    x.scratch.take("st", KEYS * a.width)
     x.scratch.take("acc", a.width * a.columns(a.dv))
     for part in ("top", "base", "shrink", "total"):
         x.scratch.take(part, a.width)
@@ -29,7 +29,7 @@ def attention_forward(a: Attention, lse: bool = True) -> Template:
         f"for j0 in range(0, keys, {KEYS}):",
         f"    count = min({KEYS}, keys - j0)",
         *indent(keys(a, x)),
-        *finish(a, lse),
+        *finish(a, x, lse),
     ]
     check_symbols(name, a.symbols, NAMES)
     functions = f"exp2_below_{a.dtype}" + f", log_{a.dtype}" * lse
@@ -67,7 +67,9 @@ def queries(a: Attention, x: Text) -> list[str]:
         f"at_k = n * {text(product(a.keys, a.kv * a.d))} + h // {a.group} * {a.d}",
         f"at_v = n * {text(product(a.keys, a.kv * a.dv))} + h // {a.group} * {a.dv}",
         f"at_o = (n * {text(a.queries)} + i0) * {a.heads * a.dv} + h * {a.dv}",
-        *x.pack("qt", "st", "q", "at_q", a.heads * a.d, a.d, a.scale / math.log(2)),
+        *x.pack("qt", "q", "at_q", a.heads * a.d, a.d),
+        f"for j in range({a.d * W}):",
+        f"    scratch[qt + j] *= {T}({a.scale / math.log(2)!r})",
         f"for j in range({W}):",
         f"    scratch[top + j] = -{T}(inf)",
         f"    scratch[base + j] = {T}(0.0)",
@@ -85,9 +87,7 @@ def keys(a: Attention, x: Text) -> list[str]:
         *x.hide("st"),
         *softmax(a),
         "if j0 > 0:",
-        "    for i in range(rows):",
-        f"        for e in range({columns}):",
-        f"            scratch[acc + i * {columns} + e] *= scratch[shrink + i]",
+        *indent(x.products("shrink", "acc", a.dv, "scratch", "acc", columns)),
         *x.from_keys("st", "v", f"at_v + j0 * {vd}", vd, a.dv, "acc"),
     ]
 
@@ -97,6 +97,13 @@ def softmax(a: Attention) -> list[str]:
     T, W = a.dtype, a.width
     at = f"scratch[st + r * {W} + j]"
     four = [f"scratch[st + (r + {k}) * {W} + j]" if k else at for k in range(4)]
+    single = [
+        "for r in range(count // 4 * 4, count):",
+        f"    for j in range({W}):",
+        f"        x = {at}",
+        "        y = scratch[top + j]",
+        "        scratch[top + j] = x if x > y else y",
+    ]
     return [
         f"for j in range({W}):",
         "    scratch[shrink + j] = scratch[top + j]",
@@ -108,11 +115,7 @@ def softmax(a: Attention) -> list[str]:
         "        x = x if x > c else c",
         "        y = scratch[top + j]",
         "        scratch[top + j] = x if x > y else y",
-        "for r in range(count // 4 * 4, count):",
-        f"    for j in range({W}):",
-        f"        x = {at}",
-        "        y = scratch[top + j]",
-        "        scratch[top + j] = x if x > y else y",
+        *([] if a.even else single),
         f"for j in range({W}):",
         "    y = scratch[top + j]",
         f"    y = y if y != -{T}(inf) else {T}(0.0)",
@@ -128,9 +131,9 @@ def softmax(a: Attention) -> list[str]:
     ]
 
 
-def finish(a: Attention, lse: bool) -> list[str]:
+def finish(a: Attention, x: Text, lse: bool) -> list[str]:
     """The result divided by the sum of weights; 0 where no key is seen."""
-    T, row, columns = a.dtype, a.heads * a.dv, a.columns(a.dv)
+    T, row = a.dtype, a.heads * a.dv
     natural = [f"    scratch[top + j] = {T}({math.log(2)!r}) * scratch[base + j] + log_{T}(x)"]
     place = f"lse[(n * {text(a.queries)} + i0 + i) * {a.heads} + h]"
     return [
@@ -138,9 +141,6 @@ def finish(a: Attention, lse: bool) -> list[str]:
         "    x = scratch[total + j]",
         *(natural if lse else []),
         f"    scratch[total + j] = {T}(1.0) / x if x != {T}(0.0) else {T}(0.0)",
-        "for i in range(rows):",
-        "    c = scratch[total + i]",
-        f"    for e in range({a.dv}):",
-        f"        out[at_o + i * {row} + e] = scratch[acc + i * {columns} + e] * c",
-        *([f"    {place} = scratch[top + i]"] if lse else []),
+        *x.products("total", "acc", a.dv, "out", "at_o", row),
+        *(["for i in range(rows):", f"    {place} = scratch[top + i]"] if lse else []),
     ]

@@ -58,7 +58,7 @@ class Gradient:
         self.slopes = "dq" in wanted or "dk" in wanted
         self.columns = a.columns(a.d)
         x.scratch.take("qt", a.d * a.width)
-        x.scratch.take("st", max(KEYS, a.d, a.dv) * a.width)
+        x.scratch.take("st", KEYS * a.width)
         x.scratch.take("base", a.width)
         if self.slopes:
             x.scratch.take("dt", a.dv * a.width)
@@ -66,6 +66,7 @@ class Gradient:
             x.scratch.take("inner", a.width)
         if "dq" in wanted:
             x.scratch.take("acc", a.width * self.columns)
+            x.scratch.take("one", a.width)
 
     def head(self) -> list[str]:
         """One key head."""
@@ -107,7 +108,9 @@ class Gradient:
         W, T = a.width, a.dtype
         log2e = 1 / math.log(2)
         lines = [
-            *x.pack("qt", "st", "q", "at_q", a.heads * a.d, a.d, a.scale * log2e),
+            *x.pack("qt", "q", "at_q", a.heads * a.d, a.d),
+            f"for j in range({a.d * W}):",
+            f"    scratch[qt + j] *= {T}({a.scale * log2e!r})",
             f"for j in range({W}):",
             f"    scratch[base + j] = {T}(inf)",
             "for j in range(rows):",
@@ -117,7 +120,7 @@ class Gradient:
         if self.slopes:
             row = a.heads * a.dv
             lines += [
-                *x.pack("dt", "st", "dout", "at_o", row, a.dv, 1.0),
+                *x.pack("dt", "dout", "at_o", row, a.dv),
                 f"for j in range({W}):",
                 f"    scratch[inner + j] = {T}(0.0)",
                 "for j in range(rows):",
@@ -128,6 +131,7 @@ class Gradient:
             ]
         if "dq" in self.wanted:
             lines += [f"for j in range({W * self.columns}):", f"    scratch[acc + j] = {T}(0.0)"]
+            lines += [f"for j in range({W}):", f"    scratch[one + j] = {T}(1.0)"]
         return lines
 
     def keys(self) -> list[str]:
@@ -181,17 +185,10 @@ class Gradient:
                 lines += [p.loop(), *indent(step)]
             return lines
 
-        return [
-            f"for r in range(0, count - {a.rows - 1}, {a.rows}):", *indent(tiles(a.rows)),
-            f"for r in range(count // {a.rows} * {a.rows}, count):", *indent(tiles(1)),
-        ]  # fmt: skip
+        return self.x.each_key(tiles(a.rows), [] if a.even else tiles(1))
 
     def store(self) -> list[str]:
         if "dq" not in self.wanted:
             return []
         a = self.a
-        return [
-            "for i in range(rows):",
-            f"    for e in range({a.d}):",
-            f"        dq[at_q + i * {a.heads * a.d} + e] = scratch[acc + i * {self.columns} + e]",
-        ]
+        return self.x.products("one", "acc", a.d, "dq", "at_q", a.heads * a.d)

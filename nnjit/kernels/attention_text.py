@@ -63,6 +63,12 @@ class Attention:
             return -(-self.queries // self.width)
         return f"({text(self.queries)} + {self.width - 1}) // {self.width}"
 
+    @property
+    def even(self) -> bool:
+        """Are all blocks of queries and keys whole tiles, whatever the batch?"""
+        times = (self.queries, self.keys)
+        return all(isinstance(t, int) and t % self.rows == 0 for t in times)
+
     def columns(self, depth: int) -> int:
         """The row of an accumulator of so many columns: whole vectors."""
         return -(-depth // self.lanes) * self.lanes
@@ -151,11 +157,16 @@ class Text:
                 f"if j0 + r < i0 + {a.lanes}:", *indent(whole),
                 "else:", *indent(tile(a.rows, half, "r", a.lanes)),
             ]  # fmt: skip
-        return [
-            f"for r in range(0, count - {a.rows - 1}, {a.rows}):", *indent(whole),
-            f"for r in range(count // {a.rows} * {a.rows}, count):",
-            *indent(tile(1, panel, "r")),
-        ]  # fmt: skip
+        return self.each_key(whole, [] if a.even else tile(1, panel, "r"))
+
+    def each_key(self, whole: list[str], single: list[str]) -> list[str]:
+        """`whole` for each tile of keys of the block, from r; `single` for each key left over."""
+        a = self.a
+        lines = [f"for r in range(0, count - {a.rows - 1}, {a.rows}):", *indent(whole)]
+        if a.even:
+            return lines
+        rest = f"for r in range(count // {a.rows} * {a.rows}, count):"
+        return [*lines, rest, *indent(single)]
 
     def from_keys(self, left: str, b: str, start: str, row: int, depth: int, to: str) -> list[str]:
         """scratch[to][i] += column i of `left` @ b, over the `count` keys of the block."""
@@ -179,35 +190,46 @@ class Text:
         return lines
 
     # -- packing
-    def pack(self, to: str, through: str, name: str, start: str, row: int, depth: int,
-             factor: float) -> list[str]:  # fmt: skip
-        """scratch[to][e, j] = factor * element e of row j of `name`, for `rows` rows; 0 behind.
+    def pack(self, to: str, name: str, start: str, row: int, depth: int) -> list[str]:
+        """scratch[to][e, j] = element e of row j of `name`, for `rows` rows; 0 behind.
 
-        The rows are gathered at `through` first.
+        Whole vectors of rows are transposed in registers.
         """
-        a, T = self.a, self.a.dtype
-        times = f" * {T}({factor!r})" if factor != 1 else ""
-        lines = [
-            "for j in range(rows):",
-            f"    for e in range({depth}):",
-            f"        x = {name}[{start} + j * {row} + e]{times}",
-            f"        scratch[{through} + j * {depth} + e] = x",
-            f"for j in range(rows * {depth}, {a.width * depth}):",
-            f"    scratch[{through} + j] = {T}(0.0)",
-        ]
+        a = self.a
+        lines = []
         for first, end, columns in self.pieces(depth):
             block = f"transpose_{a.lanes}x{columns}"
             edge = f", columns={columns}" if columns != a.lanes else ""
-            self.transposes[block] = f'transpose_block(lanes={a.lanes}{edge}, dtype="{T}")'
-            source = f"{through} + j * {depth} + e"
+            self.transposes[block] = f'transpose_block(lanes={a.lanes}{edge}, dtype="{a.dtype}")'
             lines += [
                 f"for e in range({first}, {end}, {a.lanes}):",
-                f"    for j in range(0, {a.width}, {a.lanes}):",
+                f"    for j in range(0, rows - {a.lanes - 1}, {a.lanes}):",
                 *indent(call(block, [
-                    "scratch", source, str(depth), "scratch", f"{to} + e * {a.width} + j",
-                    str(a.width),
+                    name, f"{start} + j * {row} + e", str(row), "scratch",
+                    f"{to} + e * {a.width} + j", str(a.width),
                 ]), 2),
             ]  # fmt: skip
+        if isinstance(a.queries, int) and a.queries % a.width == 0:
+            return lines
+        return [
+            *lines,
+            f"for j in range(rows // {a.lanes} * {a.lanes}, {a.width}):",
+            f"    for e in range({depth}):",
+            f"        x = {name}[{start} + j * {row} + e] if j < rows else {a.dtype}(0.0)",
+            f"        scratch[{to} + e * {a.width} + j] = x",
+        ]
+
+    def products(self, factor: str, rows: str, depth: int, to: str, at: str, row: int) -> list[str]:
+        """`to` row i = scratch[factor + i] * row i at `rows`: a product of depth 1."""
+        a = self.a
+        lines = ["for i in range(rows):"]
+        for p in panels(depth, 4, a.lanes):
+            tile = self.tiles.get(1, p, rows_a=(0,), rows_c=(0,))
+            step = call(tile, [
+                "1", "1", "scratch", f"{factor} + i", "0", "scratch",
+                f"{rows} + i * {a.columns(depth)} + o", "0", to, f"{at} + i * {row} + o",
+            ])  # fmt: skip
+            lines += indent([p.loop(), *indent(step)])
         return lines
 
     def pieces(self, depth: int) -> list[tuple[int, int, int]]:

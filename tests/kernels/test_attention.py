@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -60,6 +60,7 @@ CASES = {
     "double, mask": Case(33, mask=(1, 0, 0, 1), dtype="f8", times=((17, 63),)),
 }
 cases = pytest.mark.parametrize("name", CASES)
+COMPILED = ["plain", "causal", "causal, fixed", "whole mask, grouped", "double"]
 
 
 def operands(case: Case, batch: int, queries: int, keys: int) -> dict[str, np.ndarray]:
@@ -119,22 +120,36 @@ def close(got, want, case: Case, where: str = "") -> None:
         )
 
 
+def compare(case: Case, jit: bool, times) -> None:
+    rng = np.random.default_rng(1)
+    for queries, keys in times:
+        given = operands(case, 2, queries, keys)
+        got = both(case, 2, queries, keys, given, rng, jit)
+        close(got, meaning(case, given), case, f"{queries} x {keys}")
+
+
 @cases
 def test_results_are_those_of_the_meaning_in_float64(name):
-    """whatever the times are, cut into chunks at any place."""
-    case, rng = CASES[name], np.random.default_rng(1)
-    for queries, keys in [case.fixed] if case.fixed else case.times:
-        for batch in (2, 1):
-            given = operands(case, batch, queries, keys)
-            got = both(case, batch, queries, keys, given, rng)
-            close(got, meaning(case, given), case, f"batch {batch}, {queries} x {keys}")
+    """of the kernels as plain Python, whose text machine code is made from."""
+    case = CASES[name]
+    small = [t for t in case.times if max(t) <= 33] or [(9, 17)]
+    compare(case, False, [case.fixed] if case.fixed else small[:2])
 
 
-@pytest.mark.parametrize("name", ["grouped, causal", "key mask"])
-def test_python_gives_what_the_machine_code_gives(name):
-    case = replace(CASES[name], d=3, dv=2)
-    given = operands(case, 1, 5, 9)
-    close(both(case, 1, 5, 9, given, jit=False), meaning(case, given), case)
+@pytest.mark.parametrize("name", COMPILED)
+def test_machine_code_gives_the_same_for_all_times(name):
+    case = CASES[name]
+    compare(case, True, [case.fixed] if case.fixed else case.times)
+
+
+def test_bits_do_not_depend_on_the_chunks():
+    case = CASES["causal"]
+    given = operands(case, 3, 65, 65)
+    whole = both(case, 3, 65, 65, given)
+    for seed in range(3):
+        cut = both(case, 3, 65, 65, given, np.random.default_rng(seed))
+        for name, value in whole.items():
+            np.testing.assert_array_equal(cut[name], value, err_msg=name)
 
 
 def test_no_keys_and_no_queries_are_legal():
@@ -149,7 +164,7 @@ def test_no_keys_and_no_queries_are_legal():
 
 
 def test_a_query_that_sees_no_key_gives_zero():
-    case = CASES["key mask"]
+    case = CASES["whole mask, grouped"]
     given = operands(case, 2, 33, 17)
     given["mask"][1] = 0
     got = both(case, 2, 33, 17, given)
@@ -187,11 +202,11 @@ def test_large_scores_do_not_overflow():
 
 @pytest.mark.parametrize("wanted", [("dq",), ("dv",), ("dk", "dv")])
 def test_only_the_wanted_gradients_are_made(wanted):
-    case = CASES["causal, fixed"]
-    given = operands(case, 2, 64, 64)
+    case = CASES["plain"]
+    given = operands(case, 2, 5, 17)
     want = meaning(case, given)
     given |= {n: want[n].astype("f4") for n in ("out", "lse")}
     template = attention_gradient(case.attention(), wanted)
-    got = run(template, given, {w: given[w[1]].shape for w in wanted}, 2, 64, 64)
+    got = run(template, given, {w: given[w[1]].shape for w in wanted}, 2, 5, 17, jit=False)
     close(got, {w: want[w] for w in wanted}, case)
     assert len(render(template)) < len(render(attention_gradient(case.attention())))
