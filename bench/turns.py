@@ -138,7 +138,7 @@ def line(found: dict[str, Any], failed: dict[str, str]) -> str:
     ]
     if "best" in found:
         best = found["best"]
-        cells.append(f"nnjit {best['nnjit_times_faster']:.2f} times faster than {best['peer']}")
+        cells.append(f"nnjit {best['nnjit_times_faster']:.2f} times as fast as {best['peer']}")
         if "fit_times_faster" in best:
             cells[-1] += f", in fit {best['fit_times_faster']:.2f}"
     cells += [f"{name} FAILED ({why})" for name, why in failed.items()]

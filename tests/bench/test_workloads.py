@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from bench.workloads import WORKLOADS
-from nnjit import layers
 from nnjit.spec import FLOATS
 
 GFLOP = {  # of one step's contractions, to the digits that were asked for
@@ -27,7 +26,6 @@ SHAPES = {  # of a sample of each input, of the labels, of the model's output
     "unet": ([(64, 64, 3)], (64, 64, 1), (64, 64, 1)),
     "ncf": ([(), ()], (1,), (1,)),
 }
-NEEDS = {"lstm": "LSTM", "gpt": "MultiHeadAttention", "gptm": "MultiHeadAttention"}
 
 each = pytest.mark.parametrize("name", list(WORKLOADS))
 
@@ -60,8 +58,6 @@ def test_data_has_the_right_shapes_and_depends_on_nothing_else(name):
 
 @each
 def test_the_model_has_the_stated_parameters_and_output(name):
-    if name in NEEDS and not hasattr(layers, NEEDS[name]):
-        pytest.skip(f"there is no layer {NEEDS[name]} yet")
     from bench import models_nnjit
 
     model = models_nnjit.build(WORKLOADS[name])  # asserts the number of parameters
