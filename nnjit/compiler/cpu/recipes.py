@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nnjit.compiler.cpu.text import int_of, text_of
 from nnjit.graph import Node
 from nnjit.kernels.contraction import matmul_template
-from nnjit.kernels.convolution import conv2d, conv2d_dx
-from nnjit.kernels.convolution_grad import conv2d_dw
-from nnjit.kernels.geometry import Conv
 from nnjit.kernels.recipe import Epilogue, Recipe
 from nnjit.kernels.target import CODES
 from nnjit.spec import product
 
+if TYPE_CHECKING:
+    from nnjit.kernels.geometry import Conv
+
 
 def recipe_of(n: Node, name: str, epilogue: Epilogue) -> Recipe:
     """The kernels of one contraction Node."""
-    code = CODES[n.dtype]
     if n.op.name == "matmul":
         a = n.inputs[0]
         rows, columns = n.shape[-2:]
@@ -24,9 +25,17 @@ def recipe_of(n: Node, name: str, epilogue: Epilogue) -> Recipe:
         return matmul_template(
             name, text_of(rows), text_of(columns), text_of(depth),
             transpose_a=n.attrs["transpose_a"], transpose_b=n.attrs["transpose_b"],
-            dtype=code, batch=batch, epilogue=epilogue,
+            dtype=CODES[n.dtype], batch=batch, epilogue=epilogue,
         )  # fmt: skip
-    conv = conv_of(n)
+    return convolution(n, name, epilogue)
+
+
+def convolution(n: Node, name: str, epilogue: Epilogue) -> Recipe:
+    """The kernels of a convolution or one of its gradients; imported for graphs that have any."""
+    from nnjit.kernels.convolution import conv2d, conv2d_dx
+    from nnjit.kernels.convolution_grad import conv2d_dw
+
+    conv, code = conv_of(n), CODES[n.dtype]
     if n.op.name == "conv2d":
         return conv2d(name, conv, dtype=code, epilogue=epilogue)
     if n.op.name == "conv2d_dx":
@@ -36,6 +45,8 @@ def recipe_of(n: Node, name: str, epilogue: Epilogue) -> Recipe:
 
 def conv_of(n: Node) -> Conv:
     """The geometry of a convolution Node, whichever of the three it is."""
+    from nnjit.kernels.geometry import Conv
+
     first, second = n.inputs
     if n.op.name == "conv2d":
         batch, h, w, c = first.shape

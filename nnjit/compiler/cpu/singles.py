@@ -9,7 +9,6 @@ from nnjit.compiler.cpu.naming import wrapped
 from nnjit.compiler.cpu.text import dim_text, int_of, sum_text, text_of, times, used_symbols
 from nnjit.compiler.groups import Buffer, Group
 from nnjit.graph import Node
-from nnjit.kernels import window
 from nnjit.kernels.target import CODES
 from nnjit.kernels.template import Template
 from nnjit.spec import Dim, product, shape_text
@@ -100,6 +99,8 @@ def max_pool(low: Lowering, n: Node) -> None:
     ]
     value = next((u for u in same if u.op.name == "max_pool"), None)
     index = next((u for u in same if u.op.name == "max_pool_index"), None)
+    from nnjit.kernels import window  # like scatter, for graphs that need it
+
     t = window.max_pool(**geometry(n, x), with_index=index is not None)
     roles = {"x": x, "y": n if value is None else value, "index": n if index is None else index}
     low.done |= {u for u in (value, index) if u is not None}
@@ -120,7 +121,9 @@ def max_pool(low: Lowering, n: Node) -> None:
 
 def pool(low: Lowering, n: Node) -> None:
     """Average pooling and the gradients."""
-    make, names = POOLS[n.op.name]
+    from nnjit.kernels import window
+
+    make, names = getattr(window, n.op.name), POOLS[n.op.name]
     options = {}
     if "count_include_pad" in n.attrs:
         options["count_include_pad"] = n.attrs["count_include_pad"]
@@ -129,10 +132,11 @@ def pool(low: Lowering, n: Node) -> None:
     by_name(low, n, t, dict(zip(names, (*n.inputs, n), strict=True)))
 
 
+# op, which is the name of its template too -> names of its buffers
 POOLS = {
-    "avg_pool": (window.avg_pool, ("x", "y")),
-    "avg_pool_grad": (window.avg_pool_grad, ("dy", "dx")),
-    "max_pool_grad": (window.max_pool_grad, ("dy", "index", "dx")),
+    "avg_pool": ("x", "y"),
+    "avg_pool_grad": ("dy", "dx"),
+    "max_pool_grad": ("dy", "index", "dx"),
 }
 
 
