@@ -31,6 +31,7 @@ def short_rows(columns: int, dtype: str = "float32") -> Graph:
     middle, variance = ops.moments(x, (0, 1))
     y = ops.relu((x - middle) * ops.rsqrt(variance + 1e-3) * g)
     outputs = {"y": y, "variance": variance, "pooled": ops.sum(x * g, 1)}
+    outputs |= {"off": x - ops.mean(x, 1, keepdims=True) * g, "sums": ops.sum(x * x[:, :1], 1)}
     outputs |= {"highest": ops.max(x, 0), "total": ops.sum(ops.square(y), (0, 1))}
     return Graph("short", outputs)
 

@@ -106,9 +106,10 @@ class LoopKernel:
         keys = list(self.v.access)
         count = self.leading() if self.rows else 0
         self.load_uses(0, keys, uses)
-        self.wide = wide_rows(self.v, self.rows, self.outputs) if len(self.rows) == 2 else None
+        fits = len(self.rows) == 2 or count <= len(self.rows) - 2
+        self.wide = wide_rows(self.v, self.rows, self.outputs) if fits else None
         if self.wide:
-            self.write_wide(self.wide, keys, uses)
+            self.write_wide(self.wide, count, keys, uses)
             return
         self.open_chunk(self.rows[:count])
         for level in range(1, len(self.rows) + 1):
@@ -121,23 +122,32 @@ class LoopKernel:
         self.bind_nodes(self.v.nodes, uses)
         self.store(self.outputs)
 
-    def write_wide(self, wide: Wide, keys: list[Key], uses: dict[Key, int]) -> None:
-        """Some rows of the chunk at a time as one wide row; the rest one by one."""
-        row, column = self.rows
-        self.trip = row.extent
+    def write_wide(self, wide: Wide, count: int, keys: list[Key], uses: dict[Key, int]) -> None:
+        """Some rows at a time as one wide row; the rest one by one."""
+        *outer, row, column = self.rows
+        low, high = ("0", dim_text(row.extent)) if outer else ("lo", "hi")
+        self.open_chunk(outer[:count] if outer else [])
+        for level, loop in enumerate(outer, 1):
+            if level > count:
+                self.lines.loop(loop.name, "0", dim_text(loop.extent))
+            self.load_uses(level, keys, uses)
+        if not outer:
+            self.trip = row.extent
         wide.prepare(self.v, self.rows, self.lines)
+        base, span = self.lines.level, high if outer else "(hi - lo)"
         for step in (wide.rows, 1):
-            first = "lo" if step > 1 else f"hi - (hi - lo) % {wide.rows}"
-            last = f"hi - {step - 1}" if step > 1 else "hi"
+            first = low if step > 1 else f"{high} - {span} % {wide.rows}"
+            last = f"{high} - {step - 1}" if step > 1 else high
             self.lines.loop(row.name, first, last, str(step) if step > 1 else "")
             self.lines.loop(column.name, "0", str(step * wide.columns))
             if step > 1:
                 wide.bind(self.v, column.name, self.lines)
             plain = [k for k in keys if step == 1 or k not in wide.repeated]
-            self.load_uses(2, plain, uses)
+            for level in (len(self.rows) - 1, len(self.rows)):
+                self.load_uses(level, plain, uses)
             self.bind_nodes(self.v.nodes, uses)
             self.store(self.outputs)
-            self.lines.level -= 2
+            self.lines.level = base
 
     def bind_nodes(self, nodes: Sequence[Node], uses: dict[Key, int]) -> None:
         for n in nodes:

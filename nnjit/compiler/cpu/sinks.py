@@ -13,7 +13,7 @@ from nnjit.compiler.cpu.access import Loop
 from nnjit.compiler.cpu.loops import LoopKernel
 from nnjit.compiler.cpu.reduce import Accumulator
 from nnjit.compiler.cpu.text import dim_text, times
-from nnjit.compiler.cpu.values import Lines, Values
+from nnjit.compiler.cpu.values import Key, Lines, Values
 from nnjit.compiler.cpu.wide import is_big, wide_rows
 from nnjit.compiler.maps import reduced_axes
 from nnjit.graph import Node
@@ -183,7 +183,11 @@ class SinkKernel(LoopKernel):
     def rows_of_four(self, opened: int, row: Loop, column: Loop) -> None:
         """One step of the loop over rows: what depends on the row alone is loaded first."""
         loops, level = list(self.loops), self.lines.level
-        by_column = [k for k in self.v.access if isinstance(k, tuple) and self.only(k, column)]
+        by_column: list[Key] = [
+            k for k in self.v.access if isinstance(k, tuple) and self.only(k, column)
+        ]
+        if self.wide:
+            by_column = list(self.wide.repeated)
         others = [k for k in self.v.access if k not in by_column]
         known = []
         for r in range(UNROLL):

@@ -17,7 +17,7 @@ from nnjit.compiler.cpu.values import Key, Lines, Values
 from nnjit.graph import Node
 from nnjit.spec import Dim, Extent
 
-COLUMNS = 64  # rows of so many columns are wide
+COLUMNS = 64  # rows of so many columns are wide; those of more than half as many gain little
 VECTOR = 16  # a wide row is a multiple of this
 MOST = 512  # columns of a wide row
 WORK = 1 << 15  # elements of the domain from which it pays; a symbol counts as 32
@@ -34,8 +34,10 @@ def is_big(loops: Sequence[Loop]) -> bool:
 
 @dataclass(frozen=True)
 class Wide:
-    """`rows` rows of `columns` as one. sums: wide rows of scratch that hold sums; repeated: the
-    uses that depend on the column alone, each one more wide row of scratch; dtype: of scratch.
+    """`rows` rows of `columns` as one.
+
+    sums: wide rows of scratch that hold sums. repeated: the uses that depend on the column and not
+    on the row, each one more wide row of scratch. dtype: of scratch.
     """
 
     rows: int
@@ -89,7 +91,7 @@ def wide_rows(
         return None
     row, column = loops[-2:]
     columns = column.extent
-    if isinstance(columns, Extent) or columns >= COLUMNS:
+    if isinstance(columns, Extent) or 2 * columns > COLUMNS:
         return None
     rows = VECTOR // gcd(columns, VECTOR)
     while rows * columns < COLUMNS:
@@ -101,17 +103,12 @@ def wide_rows(
     every = [*values.access.values(), *(values.own_access(n) for n in outputs)]
     if not all(fits(a, row, column) for a in every):
         return None
-    repeated = tuple(k for k, a in values.access.items() if a.axes & set(column.axes) and not
-                     a.axes & set(row.axes))  # fmt: skip
+    own, down = set(column.axes), set(row.axes)
+    repeated = tuple(k for k, a in values.access.items() if a.axes & own and not a.axes & down)
     dtypes = {*sums, *(k[0].dtype for k in repeated if isinstance(k, tuple))}
-    plain = all(isinstance(k, tuple) and depends_only(values.access[k], column) for k in repeated)
-    if len(dtypes) != 1 or "bool" in dtypes or not plain:
+    if len(dtypes) != 1 or "bool" in dtypes or not all(isinstance(k, tuple) for k in repeated):
         return None
     return Wide(rows, columns, repeated, len(sums), dtypes.pop())
-
-
-def depends_only(a: Access, column: Loop) -> bool:
-    return a.axes <= set(column.axes)
 
 
 def fits(a: Access, row: Loop, column: Loop) -> bool:
