@@ -10,6 +10,7 @@ import pytest
 from nnjit import ops
 from nnjit.autodiff import gradients
 from nnjit.compiler import recompute
+from nnjit.compiler.cpu import wide
 from nnjit.compiler.fuse import fuse
 from nnjit.compiler.pipeline import compile_graph, optimise
 from nnjit.graph import Graph, Node, input_node
@@ -58,6 +59,14 @@ def test_wide_rows_are_used_and_say_so():
     assert "+ z] = x1[z % 16]" in text
     assert "for j in range(64):" in text
     assert "own = " not in build(short_rows(65), Store([]), "python").source()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_wide_rows_keep_the_values_of_random_graphs(seed, monkeypatch):
+    for name, value in {"WORK": 0, "FEWEST": 0, "COLUMNS": 8, "VECTOR": 2}.items():
+        monkeypatch.setattr(wide, name, value)
+    graph, variables = random_graph(random.Random(seed), nodes=40)
+    compare_steps(graph, variables, "python", (2, 5))
 
 
 def test_nan_and_infinity_stay_in_their_channel():

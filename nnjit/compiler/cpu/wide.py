@@ -20,6 +20,7 @@ from nnjit.spec import Dim, Extent
 COLUMNS = 64  # rows of so many columns are wide; those of more than half as many gain little
 VECTOR = 16  # a wide row is a multiple of this
 MOST = 512  # columns of a wide row
+FEWEST = 8  # wide rows, where their number is known
 WORK = 1 << 15  # elements of the domain from which it pays; a symbol counts as 32
 
 
@@ -96,7 +97,7 @@ def wide_rows(
     rows = VECTOR // gcd(columns, VECTOR)
     while rows * columns < COLUMNS:
         rows *= 2
-    if rows * columns > MOST or not (isinstance(row.extent, Extent) or row.extent >= 8 * rows):
+    if rows * columns > MOST or not (isinstance(row.extent, Extent) or row.extent >= FEWEST * rows):
         return None
     if any(n.op.kind == "index" for n in values.nodes):
         return None
