@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnjit.compiler.passes import expand
-from nnjit.graph import Node, walk
+from nnjit.graph import Node, siblings, walk
 from nnjit.layers.base import Layer
 from nnjit.layers.calls import leaves
 from nnjit.layers.inputs import plain_shape
@@ -47,8 +47,11 @@ def summary_text(model: Any, line_length: int | None = None) -> str:
 def _flops_by_layer(model: Any) -> dict[str, int]:
     """FLOPs of one sample by the layer at the top of each Node's scope."""
     found: dict[str, int] = defaultdict(int)
-    for n in expand(predict_step(model)).nodes():
-        found[n.scope.split("/")[0]] += _number(flops_of(n))
+    nodes = expand(predict_step(model)).nodes()
+    families = siblings(nodes)
+    for n in nodes:
+        if families.get(n, [n])[0] is n:  # the results of a family are computed at once
+            found[n.scope.split("/")[0]] += _number(flops_of(n))
     return found
 
 

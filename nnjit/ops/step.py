@@ -80,8 +80,9 @@ class Step:
                 lines.append(f"%{i} = {n.op.name}({', '.join(text)}) {n.spec}")
             names[n] = f"%{i}"
         for kind in ("next", "results"):
-            lines.append(f"{kind} {' '.join(names[n] for n in getattr(self, kind))}")
-        return f"step({'; '.join(lines)})"
+            roots = getattr(self, kind)
+            lines += [f"{kind} {' '.join(names[n] for n in roots)}"] if roots else []
+        return "; ".join(lines)
 
     def __repr__(self) -> str:
         """The whole body as text: steps of equal text compute the same."""
