@@ -81,11 +81,11 @@ class CpuExecutable(PlannedExecutable):
         arrays, extents = self.check_inputs(inputs)
         with self.lock:
             bound = self.ready(arrays, extents)
-            if config.check():
+            if self.checking:
                 from nnjit.runtime.checking import check_launches
 
                 check_launches(self, bound, arrays)
-            elif config.debug() >= 2:
+            elif self.debugging >= 2:
                 from nnjit.runtime import debug
 
                 debug.timed(self, bound)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from nnjit import config
 from nnjit.compiler.plan import Arrangement
 from nnjit.graph import Graph
 from nnjit.runtime.binding import words_of
@@ -74,7 +73,7 @@ class PythonExecutable(PlannedExecutable):
         arrays, extents = self.check_inputs(inputs)
         with self.lock:
             bound = self.ready(arrays, extents)
-            if config.check():
+            if self.checking:
                 check_launches(self, bound, arrays)
             else:
                 run_python(bound.now)

@@ -17,6 +17,8 @@ from nnjit.errors import ArgumentError, DTypeError, NnjitError, ShapeError, near
 from nnjit.graph import Graph, Node, bind_symbols, interpret
 from nnjit.runtime.store import Store
 
+KEPT_SHAPES = 64  # shapes of inputs whose symbols an executable remembers
+
 
 def build(graph: Graph, store: Store, device: str = "cpu") -> Executable:
     """Compile a graph whose parameters and state live in `store`; ArgumentError for an unknown
@@ -48,7 +50,10 @@ class Executable:
     def __init__(self, graph: Graph, store: Store):
         self.graph, self.store = graph, store
         self.inputs: list[Node] = graph.leaves("input")
+        self.expected = [(n.name, np.dtype(n.dtype)) for n in self.inputs]
+        self.extents: dict[tuple, dict[str, int]] = {}  # by the shapes of the inputs
         self.lock = threading.RLock()
+        self.checking, self.debugging = config.check(), config.debug()  # as when it was built
         self.report: Any = None
 
     @property
@@ -63,16 +68,23 @@ class Executable:
         the input.
         """
         arrays: dict[str, np.ndarray] = {}
-        for n in self.inputs:
-            if n.name not in inputs:
-                raise ShapeError(f"input {n.name!r} is missing: given {sorted(inputs)}")
-            a = np.asarray(inputs[n.name])
-            if a.dtype != n.dtype:
-                raise DTypeError(f"input {n.name!r}: expected {n.dtype}, got {a.dtype}")
+        for name, dtype in self.expected:
+            if name not in inputs:
+                raise ShapeError(f"input {name!r} is missing: given {sorted(inputs)}")
+            a = np.asarray(inputs[name])
+            if a.dtype != dtype:
+                raise DTypeError(f"input {name!r}: expected {dtype}, got {a.dtype}")
             if not a.flags.c_contiguous:
                 a = np.ascontiguousarray(a).reshape(a.shape)
-            arrays[n.name] = a
-        return arrays, bind_symbols((n.name, n.spec, arrays[n.name].shape) for n in self.inputs)
+            arrays[name] = a
+        key = tuple([a.shape for a in arrays.values()])
+        found = self.extents.get(key)
+        if found is None:
+            if len(self.extents) >= KEPT_SHAPES:
+                self.extents.clear()
+            found = bind_symbols((n.name, n.spec, arrays[n.name].shape) for n in self.inputs)
+            self.extents[key] = found
+        return arrays, found
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Run once: outputs by name, views that are valid until the next run; updates go to the

@@ -59,11 +59,12 @@ class PlannedExecutable(Executable):
         """What `bind` made for these extents, made anew if memory has moved."""
         key = tuple(extents.values())
         found = self.bounds.get(key)
-        stale = config.threads() > self.memory.threads
+        threads = config.threads()
+        stale = threads > self.memory.threads
         if found is None or stale or found.generation != self.memory.generation:
             arrangement = self.compiled.arrange(extents)
-            self.memory.reserve(arrangement, config.threads())
-            if config.debug() >= 1:
+            self.memory.reserve(arrangement, threads)
+            if self.debugging >= 1:
                 from nnjit.runtime import debug
 
                 debug.arranged(self.graph.name, arrangement)

@@ -47,6 +47,10 @@ class Feed:
         cut = {k: a[low:high] for k, a in self.arrays.items()}
         return Feed(cut, self.dtypes, self.labels, self.weight)
 
+    def whole(self) -> dict[str, np.ndarray]:
+        """All rows as one batch: contiguous, cast; what fits already is not copied."""
+        return {k: np.ascontiguousarray(a, self.dtypes[k]) for k, a in self.arrays.items()}
+
     def batches(self, batch_size: int, shuffle: bool = False, seed: int = 0) -> Batches:
         return Batches(self.arrays, self.dtypes, batch_size, shuffle, seed)
 
@@ -59,17 +63,20 @@ def feed(
     class_weight: Mapping[int, float] | None = None,
     training: bool = True,
     where: str = "",
+    warn: bool = True,
 ) -> Feed:
     """Checked arrays for the model's steps; an unbuilt model is built for them.
 
-    training: labels are needed. where: what messages call the data, "validation_data: ".
+    training: labels are needed. where: what messages call the data, "validation_data: ". warn: of
+    NaN and infinity in x, which takes a look at every value.
     """
     if x is None:
         raise DataError(f"{where}x is missing")
     arrays = inputs(model, x, where)
     dtypes = {k: n.dtype for k, n in zip(arrays, model.inputs, strict=True)}
-    for name, a in arrays.items():
-        warn_nonfinite(a, f"{where}{name}")
+    if warn:
+        for name, a in arrays.items():
+            warn_nonfinite(a, f"{where}{name}")
     result = Feed(arrays, dtypes, {})
     if training:
         compiled = model.need_compiled("fit or evaluate")

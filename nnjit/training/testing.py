@@ -89,7 +89,7 @@ def predict(
     """The outputs for all rows; batch_size None: as one batch."""
     check_counts(1, batch_size=batch_size, steps=steps)
     shown = level(verbose) if verbose != "auto" else 0
-    data = feed(model, x, training=False)
+    data = feed(model, x, training=False, warn=batch_size is not None)
     if callbacks is None and not shown and (batch_size is None or len(data) <= batch_size):
         return _alone(model, data)
     calls = CallbackList(callbacks or [], model, {})
@@ -120,10 +120,13 @@ def predict(
 def _alone(model: Any, data: Feed) -> Any:
     """The outputs for rows that are one batch: the quick way, for those who wait for an answer."""
     step = model.executable("predict")
-    batch = next(data.batches(len(data)).epoch())[2]
     with step.lock:
-        arrays = iter([np.array(a) for a in step.run(batch).values()])
-    return tree_map(lambda v: next(arrays) if isinstance(v, Node) else v, model.output)
+        found = [np.array(a) for a in step.run(data.whole()).values()]
+    output = model.output
+    if isinstance(output, Node):
+        return found[0]
+    arrays = iter(found)
+    return tree_map(lambda v: next(arrays) if isinstance(v, Node) else v, output)
 
 
 def on_batch(
@@ -139,5 +142,5 @@ def on_batch(
     data = feed(model, x, y, sample_weight, class_weight)
     execute = model.executable(step, data.labels, data.weight).run
     compiled.reset()
-    execute(next(data.batches(len(data)).epoch())[2])
+    execute(data.whole())
     return compiled.results()
