@@ -277,3 +277,78 @@ def test_configuration_round_trip(layer):
 def test_errors_name_the_option_and_what_was_given(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+PAIRS = [
+    ("dot", "Attention", {}, {}),
+    ("scaled, causal", "Attention", {"use_scale": True}, {"use_causal_mask": True}),
+    ("scores", "Attention", {"use_scale": True}, {"return_attention_scores": True}),
+    ("concat", "Attention", {"score_mode": "concat", "use_scale": True}, {}),
+    ("additive", "AdditiveAttention", {}, {"use_causal_mask": True}),
+    ("additive, unscaled", "AdditiveAttention", {"use_scale": False},
+     {"return_attention_scores": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("name", "kind", "config", "options"), PAIRS, ids=[c[0] for c in PAIRS])
+def test_attention_without_projections_is_that_of_keras(name, kind, config, options, masked):
+    keras = keras_on_torch()
+    torch = pytest.importorskip("torch", reason="compares with torch, which is missing")
+    given = arrays(query=(5, 4), value=(7, 4), key=(7, 4))
+    ours = getattr(layers, kind)(**config, dtype="float64")
+    axes = {"query": "t", "value": "s", "key": "s"}
+    nodes = [Input((axes[n], 4), dtype="float64", name=n) for n in given]
+    masks, names = None, []
+    if masked:
+        given |= {"query_mask": key_mask(3, 5), "value_mask": key_mask(3, 7)}
+        names = ["query_mask", "value_mask"]
+        masks = [Input((axes[n[:5]],), dtype="bool", name=n) for n in names]
+    got = ours(nodes, mask=masks, **options)
+    scope = Scope(random=state_node("random", Spec((2,), "int64")))
+    found = trace(got if isinstance(got, tuple) else (got,), {}, scope)
+    wrt = [*nodes, *(v.node for v in ours.trainable_weights)]
+    dy = input_node("dy", found[0].spec)
+    outputs = dict(zip(("y", "scores"), found, strict=False))
+    outputs |= zip([f"d{x.name}" for x in wrt], gradients(found[0], wrt, dy), strict=True)
+    cotangent = RNG.standard_normal((3, 5, 4))
+    values = {**given, "dy": cotangent} | {v.name: v.numpy() for v in ours.weights}
+    result, _ = interpret(Graph("pair", outputs), values)
+
+    theirs = getattr(keras.layers, kind)(**config, dtype="float64")
+    tensors = {n: torch.tensor(a, requires_grad=a.dtype.kind == "f") for n, a in given.items()}
+    qvk = [tensors[n] for n in ("query", "value", "key")]
+    theirs(qvk)
+    theirs.set_weights(ours.get_weights())
+    want = theirs(qvk, mask=[tensors[n] for n in names] or None, **options)
+    want = want if isinstance(want, tuple) else (want,)
+    want[0].backward(torch.tensor(cotangent))
+    for key, w in zip(("y", "scores"), want, strict=False):
+        np.testing.assert_allclose(result[key], w.detach().numpy(), 1e-5, 1e-6, err_msg=key)
+    for n in ("query", "value", "key"):
+        w = tensors[n].grad.numpy()
+        np.testing.assert_allclose(result[f"d{n}"], w, 1e-5, 1e-6, err_msg=n)
+    for mine, other in zip(ours.weights, theirs.weights, strict=True):
+        w = other.value.grad.numpy()
+        np.testing.assert_allclose(result[f"d{mine.name}"], w, 1e-5, 1e-6, err_msg=mine.name)
+
+
+def test_attention_without_projections_passes_the_mask_of_the_query_on():
+    tokens = np.array([[1, 2, 0, 0], [3, 4, 5, 6]])
+    x = Input(("time",), dtype="int32", name="x")
+    h = layers.Embedding(9, 6, mask_zero=True)(x)
+    z = layers.GlobalAveragePooling1D()(layers.Attention(dropout=0.1)([h, h]))
+    model = Model(x, z)
+    both = model.predict(tokens, verbose=0)
+    np.testing.assert_allclose(both[0], model.predict(tokens[:1, :2], verbose=0)[0], 1e-5, 1e-6)
+
+
+def test_attention_errors_name_the_option_and_what_was_given():
+    with pytest.raises(ArgumentError, match="score_mode='sum'"):
+        layers.Attention(score_mode="sum")
+    with pytest.raises(ArgumentError, match=r"\[query, value\]"):
+        layers.Attention()(Input((3, 4)))
+    with pytest.raises(ShapeError, match="batch, time, features"):
+        layers.AdditiveAttention()([Input((3,)), Input((3,))])
+    layer = layers.AdditiveAttention(dropout=0.2)
+    assert layers.AdditiveAttention.from_config(layer.get_config()).dropout == 0.2
