@@ -124,7 +124,8 @@ class AdditiveAttention(Attention):
     """softmax(sum(scale * tanh(query + key))) @ value (Bahdanau et al., 2015), over features.
 
     Called on [query, value] or [query, value, key], see `Attention`. Weight: scale (features), if
-    use_scale. The sums over features are made without a value of queries x keys x features.
+    use_scale. Inference makes no value of queries x keys x features; training keeps the tanh, which
+    is one.
     """
 
     def __init__(self, use_scale: bool = True, dropout: float = 0.0, **kwargs: Any):
