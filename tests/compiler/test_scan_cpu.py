@@ -92,7 +92,7 @@ def test_known_extents():
 
 
 def test_bits_of_a_row_depend_on_neither_threads_nor_other_rows():
-    graph = lstm_graph(33)
+    graph = lstm_graph(65)
     executable = build(graph, Store([]), "cpu")
     values = sample(graph, time=9, batch=77)
     assert max(row.chunks for row in executable.rows({"batch": 77, "time": 9})) > 2
@@ -115,7 +115,7 @@ def test_bits_of_a_row_depend_on_neither_threads_nor_other_rows():
 
 
 def test_nan_and_infinity_stay_in_their_rows():
-    graph = lstm_graph(5)
+    graph = lstm_graph(65)
     values = sample(graph, time=3, batch=9)
     values["x"][1, 2, :] = np.nan
     values["x"][0, 4, 0] = np.inf
