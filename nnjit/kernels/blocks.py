@@ -10,7 +10,6 @@ import functools
 import itertools
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -97,8 +96,16 @@ def split(n: int, most: int) -> list[tuple[int, int]]:
     """
     parts = max(1, -(-n // most))
     small, larger = divmod(n, parts)
-    sizes = [small + (p < larger) for p in range(parts)]
-    return [(sum(sizes[:p]), size) for p, size in enumerate(sizes) if size]
+    pieces = ((small * p + min(p, larger), small + (p < larger)) for p in range(parts))
+    return [(start, size) for start, size in pieces if size]
+
+
+def sizes_of(n: int, most: int) -> dict[int, int]:
+    """How many pieces of each size `split` makes; none of nothing."""
+    parts = max(1, -(-n // most))
+    small, larger = divmod(n, parts)
+    counts = ((small + 1, larger), (small, parts - larger))
+    return {size: many for size, many in counts if size and many}
 
 
 @dataclass(frozen=True)
@@ -194,10 +201,10 @@ def cheapest(n: int, vectors: int, registers: int, exact: bool) -> tuple[int, in
     """`choose` for n rows and a number of vectors a row."""
     best = (float("inf"), 0, 0)
     for nv in range(1, min(4, max(1, vectors)) + 1):
-        shares = Counter(size for _, size in split(vectors, nv)) or Counter([1])
+        shares = sizes_of(vectors, nv) or {1: 1}
         for mr in range(1, min(most_rows(nv, registers), max(1, n)) + 1):
             blocks = max(1, -(-n // mr))
-            sizes = Counter(size for _, size in split(n, mr)) if exact else {mr: blocks}
+            sizes = sizes_of(n, mr) if exact else {mr: blocks}
             cost = sum(
                 tile_cost(size, v) * many * times
                 for v, many in shares.items()
