@@ -10,6 +10,7 @@ from nnjit.autodiff import gradients
 from nnjit.compiler.passes import expand
 from nnjit.errors import ArgumentError, DTypeError, ShapeError
 from nnjit.graph import Graph, Scope, enter, input_node, interpret, state_node, verify, walk
+from nnjit.printing import show
 from nnjit.spec import Spec
 
 U = 3
@@ -234,3 +235,12 @@ def test_errors_name_the_carry_and_the_sequence():
         ops.scan(lambda c, i, _: (scope.update(state, c[0]), ([c[0]], []))[1], [h], [x])
     with enter(Scope()) as scope, pytest.raises(ArgumentError, match="adds a loss"):
         ops.scan(lambda c, i, _: (scope.losses.append(ops.sum(c[0])), ([c[0]], []))[1], [h], [x])
+
+
+def test_a_printed_graph_shows_each_step_once():
+    text = show(
+        Graph("g", {f"y{i}": n for i, n in enumerate(scanned("gru", leaves("gru"), False))})
+    )
+    assert text.count("step=step 1, reverse=False") == 3
+    assert text.count("  step 1:\n    carries[0] float32(batch, 3)\n") == 1
+    assert text.count("= tanh(") == 1
