@@ -19,10 +19,10 @@ def attention_forward(a: Attention, lse: bool = True) -> Template:
     """
     x = Text(a)
     name = f"attention_{a.name}" + "_lse" * lse
-    x.scratch.take("qt", a.d * a.width)
-    x.scratch.take("st", KEYS * a.width)
+    x.scratch.take("qt", a.columns(a.d) * a.width)
+    x.scratch.take("st", max(KEYS, a.columns(a.d)) * a.width)
     x.scratch.take("acc", a.width * a.columns(a.dv))
-    for part in ("top", "base", "shrink", "total"):
+    for part in ("top", "base", "shrink", "total", "unit"):
         x.scratch.take(part, a.width)
     inner = [
         *queries(a, x),
@@ -67,9 +67,8 @@ def queries(a: Attention, x: Text) -> list[str]:
         f"at_k = n * {text(product(a.keys, a.kv * a.d))} + h // {a.group} * {a.d}",
         f"at_v = n * {text(product(a.keys, a.kv * a.dv))} + h // {a.group} * {a.dv}",
         f"at_o = (n * {text(a.queries)} + i0) * {a.heads * a.dv} + h * {a.dv}",
-        *x.pack("qt", "q", "at_q", a.heads * a.d, a.d),
-        f"for j in range({a.d * W}):",
-        f"    scratch[qt + j] *= {T}({a.scale / math.log(2)!r})",
+        f"scratch[unit] = {T}({a.scale / math.log(2)!r})",
+        *x.pack("qt", "st", "unit", ("q", "at_q", a.heads * a.d), a.d),
         f"for j in range({W}):",
         f"    scratch[top + j] = -{T}(inf)",
         f"    scratch[base + j] = {T}(0.0)",
@@ -81,13 +80,13 @@ def queries(a: Attention, x: Text) -> list[str]:
 
 def keys(a: Attention, x: Text) -> list[str]:
     """One block of keys: scores, weights, and what they add to the result."""
-    kd, vd, columns = a.kv * a.d, a.kv * a.dv, a.columns(a.dv)
+    kd, vd, acc = a.kv * a.d, a.kv * a.dv, ("scratch", "acc", a.columns(a.dv))
     return [
         *x.scores("st", "qt", "k", f"at_k + j0 * {kd}", kd, a.d),
         *x.hide("st"),
         *softmax(a),
         "if j0 > 0:",
-        *indent(x.products("shrink", "acc", a.dv, "scratch", "acc", columns)),
+        *indent(x.scaled("shrink + i", acc, a.dv, acc)),
         *x.from_keys("st", "v", f"at_v + j0 * {vd}", vd, a.dv, "acc"),
     ]
 
@@ -133,7 +132,7 @@ def softmax(a: Attention) -> list[str]:
 
 def finish(a: Attention, x: Text, lse: bool) -> list[str]:
     """The result divided by the sum of weights; 0 where no key is seen."""
-    T, row = a.dtype, a.heads * a.dv
+    T, acc = a.dtype, ("scratch", "acc", a.columns(a.dv))
     natural = [f"    scratch[top + j] = {T}({math.log(2)!r}) * scratch[base + j] + log_{T}(x)"]
     place = f"lse[(n * {text(a.queries)} + i0 + i) * {a.heads} + h]"
     return [
@@ -141,6 +140,6 @@ def finish(a: Attention, x: Text, lse: bool) -> list[str]:
         "    x = scratch[total + j]",
         *(natural if lse else []),
         f"    scratch[total + j] = {T}(1.0) / x if x != {T}(0.0) else {T}(0.0)",
-        *x.products("total", "acc", a.dv, "out", "at_o", row),
+        *x.scaled("total + i", acc, a.dv, ("out", "at_o", a.heads * a.dv)),
         *(["for i in range(rows):", f"    {place} = scratch[top + i]"] if lse else []),
     ]

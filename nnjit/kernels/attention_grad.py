@@ -57,16 +57,17 @@ class Gradient:
         self.a, self.x, self.wanted = a, x, wanted
         self.slopes = "dq" in wanted or "dk" in wanted
         self.columns = a.columns(a.d)
-        x.scratch.take("qt", a.d * a.width)
-        x.scratch.take("st", KEYS * a.width)
+        wide = [a.columns(a.d), a.columns(a.dv)]
+        x.scratch.take("qt", wide[0] * a.width)
+        x.scratch.take("st", max(KEYS, *wide) * a.width)
         x.scratch.take("base", a.width)
+        x.scratch.take("unit", 1)
         if self.slopes:
-            x.scratch.take("dt", a.dv * a.width)
+            x.scratch.take("dt", wide[1] * a.width)
             x.scratch.take("ds", KEYS * a.width)
             x.scratch.take("inner", a.width)
         if "dq" in wanted:
             x.scratch.take("acc", a.width * self.columns)
-            x.scratch.take("one", a.width)
 
     def head(self) -> list[str]:
         """One key head."""
@@ -108,9 +109,9 @@ class Gradient:
         W, T = a.width, a.dtype
         log2e = 1 / math.log(2)
         lines = [
-            *x.pack("qt", "q", "at_q", a.heads * a.d, a.d),
-            f"for j in range({a.d * W}):",
-            f"    scratch[qt + j] *= {T}({a.scale * log2e!r})",
+            f"scratch[unit] = {T}({a.scale * log2e!r})",
+            *x.pack("qt", "st", "unit", ("q", "at_q", a.heads * a.d), a.d),
+            f"scratch[unit] = {T}(1.0)",
             f"for j in range({W}):",
             f"    scratch[base + j] = {T}(inf)",
             "for j in range(rows):",
@@ -120,7 +121,7 @@ class Gradient:
         if self.slopes:
             row = a.heads * a.dv
             lines += [
-                *x.pack("dt", "dout", "at_o", row, a.dv),
+                *x.pack("dt", "st", "unit", ("dout", "at_o", row), a.dv),
                 f"for j in range({W}):",
                 f"    scratch[inner + j] = {T}(0.0)",
                 "for j in range(rows):",
@@ -131,7 +132,6 @@ class Gradient:
             ]
         if "dq" in self.wanted:
             lines += [f"for j in range({W * self.columns}):", f"    scratch[acc + j] = {T}(0.0)"]
-            lines += [f"for j in range({W}):", f"    scratch[one + j] = {T}(1.0)"]
         return lines
 
     def keys(self) -> list[str]:
@@ -191,4 +191,5 @@ class Gradient:
         if "dq" not in self.wanted:
             return []
         a = self.a
-        return self.x.products("one", "acc", a.d, "dq", "at_q", a.heads * a.d)
+        acc = ("scratch", "acc", self.columns)
+        return self.x.scaled("unit", acc, a.d, ("dq", "at_q", a.heads * a.d))

@@ -189,55 +189,45 @@ class Text:
             lines += indent([p.loop(), *indent(step)])
         return lines
 
-    # -- packing
-    def pack(self, to: str, name: str, start: str, row: int, depth: int) -> list[str]:
-        """scratch[to][e, j] = element e of row j of `name`, for `rows` rows; 0 behind.
+    # -- rows
+    def scaled(self, factor: str, source: tuple[str, str, int], depth: int,
+               to: tuple[str, str, int]) -> list[str]:  # fmt: skip
+        """Row i of `to` = scratch[factor] * row i of `source`, i < rows: products of depth 1.
 
-        Whole vectors of rows are transposed in registers.
+        source, to: the buffer, where its first row starts, and from one row to the next.
         """
-        a = self.a
-        lines = []
-        for first, end, columns in self.pieces(depth):
-            block = f"transpose_{a.lanes}x{columns}"
-            edge = f", columns={columns}" if columns != a.lanes else ""
-            self.transposes[block] = f'transpose_block(lanes={a.lanes}{edge}, dtype="{a.dtype}")'
-            lines += [
-                f"for e in range({first}, {end}, {a.lanes}):",
-                f"    for j in range(0, rows - {a.lanes - 1}, {a.lanes}):",
-                *indent(call(block, [
-                    name, f"{start} + j * {row} + e", str(row), "scratch",
-                    f"{to} + e * {a.width} + j", str(a.width),
-                ]), 2),
-            ]  # fmt: skip
-        if isinstance(a.queries, int) and a.queries % a.width == 0:
-            return lines
-        return [
-            *lines,
-            f"for j in range(rows // {a.lanes} * {a.lanes}, {a.width}):",
-            f"    for e in range({depth}):",
-            f"        x = {name}[{start} + j * {row} + e] if j < rows else {a.dtype}(0.0)",
-            f"        scratch[{to} + e * {a.width} + j] = x",
-        ]
-
-    def products(self, factor: str, rows: str, depth: int, to: str, at: str, row: int) -> list[str]:
-        """`to` row i = scratch[factor + i] * row i at `rows`: a product of depth 1."""
-        a = self.a
         lines = ["for i in range(rows):"]
-        for p in panels(depth, 4, a.lanes):
+        for p in panels(depth, 4, self.a.lanes):
             tile = self.tiles.get(1, p, rows_a=(0,), rows_c=(0,))
-            step = call(tile, [
-                "1", "1", "scratch", f"{factor} + i", "0", "scratch",
-                f"{rows} + i * {a.columns(depth)} + o", "0", to, f"{at} + i * {row} + o",
-            ])  # fmt: skip
+            ends = [(name, f"{start} + i * {row} + o") for name, start, row in (source, to)]
+            step = call(tile, ["1", "1", "scratch", factor, "0", *ends[0], "0", *ends[1]])
             lines += indent([p.loop(), *indent(step)])
         return lines
 
-    def pieces(self, depth: int) -> list[tuple[int, int, int]]:
-        """(first, end, columns) of the whole blocks of a transposition, and of what is left."""
-        lanes = self.a.lanes
-        full = depth // lanes * lanes
-        whole = [(0, full, lanes)] if full else []
-        return whole + ([(full, depth, depth - full)] if depth > full else [])
+    def pack(self, to: str, through: str, factor: str, source: tuple[str, str, int],
+             depth: int) -> list[str]:  # fmt: skip
+        """scratch[to][e, j] = scratch[factor] * element e of row j, for `rows` rows; 0 behind.
+
+        The rows are gathered at `through`, and from there transposed in registers.
+        """
+        a, pitch = self.a, self.a.columns(depth)
+        block = f"transpose_{a.lanes}x{a.lanes}"
+        self.transposes[block] = f'transpose_block(lanes={a.lanes}, dtype="{a.dtype}")'
+        lines = self.scaled(factor, source, depth, ("scratch", through, pitch))
+        if not (isinstance(a.queries, int) and a.queries % a.width == 0):
+            lines += [
+                f"for j in range(rows * {pitch}, {a.width * pitch}):",
+                f"    scratch[{through} + j] = {a.dtype}(0.0)",
+            ]
+        return [
+            *lines,
+            f"for e in range(0, {pitch}, {a.lanes}):",
+            f"    for j in range(0, {a.width}, {a.lanes}):",
+            *indent(call(block, [
+                "scratch", f"{through} + j * {pitch} + e", str(pitch), "scratch",
+                f"{to} + e * {a.width} + j", str(a.width),
+            ]), 2),
+        ]  # fmt: skip
 
     # -- masks
     def hide(self, to: str) -> list[str]:

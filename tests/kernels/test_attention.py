@@ -14,6 +14,7 @@ from nnjit.kernels.recipe import Recipe, Step
 from nnjit.kernels.template import render
 from nnjit.ops.attention import _grad_numpy, _numpy
 from tests.kernels.harness import run_recipe
+from tests.kernels.test_math import evaluate
 
 NUMPY = {"f4": np.float32, "f8": np.float64}
 CLOSE = {"f4": 3e-5, "f8": 1e-12}
@@ -210,3 +211,15 @@ def test_only_the_wanted_gradients_are_made(wanted):
     got = run(template, given, {w: given[w[1]].shape for w in wanted}, 2, 5, 17, jit=False)
     close(got, {w: want[w] for w in wanted}, case)
     assert len(render(template)) < len(render(attention_gradient(case.attention())))
+
+
+@pytest.mark.parametrize(("code", "lowest", "ulp"), [("f4", -126, 2), ("f8", -1022, 3)])
+def test_exp2_below_is_exact_at_zero_and_close_elsewhere(code, lowest, ulp):
+    dtype = NUMPY[code]
+    x = np.linspace(lowest, 0, 20001).astype(dtype)
+    got, want = evaluate("exp2_below", x), np.exp2(x.astype(np.longdouble))
+    assert np.abs((got - want) / want).max() < ulp * np.finfo(dtype).eps
+    edge = np.array([-np.inf, 1.01 * lowest, -1e30, 0, np.nan], dtype)
+    for jit in (True, False):
+        got = evaluate("exp2_below", edge, jit=jit)
+        np.testing.assert_array_equal(got, np.array([0, 0, 0, 1, np.nan], dtype))
