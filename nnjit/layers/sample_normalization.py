@@ -143,15 +143,11 @@ class GroupNormalization(Affine):
         (axis,) = axes_of(self, self.axis, x.shape)
         check_extents(self, x, [axis], [self._channels])
         groups = self._channels if self.groups == -1 else self.groups
-        split = (groups, self._channels // groups)
-        shape = (*x.shape[:axis], *split, *x.shape[axis + 1 :])
-        axes = [a for a in range(1, len(shape)) if a != axis]
-        gamma, beta = along((axis, axis + 1), shape, self.gamma, self.beta)
-        y = ops.layer_normalization(
-            ops.reshape(ops.cast(x, self.dtype), shape), 1.0 if gamma is None else gamma,
-            0.0 if beta is None else beta, axes, self.epsilon,
+        gamma, beta = along([axis], x.shape, self.gamma, self.beta)
+        return ops.group_normalization(
+            ops.cast(x, self.dtype), groups, 1.0 if gamma is None else gamma,
+            0.0 if beta is None else beta, axis, self.epsilon,
         )  # fmt: skip
-        return ops.reshape(y, x.shape)
 
 
 @REGISTRY.named()

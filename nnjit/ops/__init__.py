@@ -126,6 +126,7 @@ from nnjit.ops.join import (
 )
 from nnjit.ops.normalization import (
     batch_normalization,
+    group_normalization,
     layer_normalization,
     moments,
     rms_normalization,
@@ -220,6 +221,7 @@ __all__ = [
     "glu",
     "greater",
     "greater_equal",
+    "group_normalization",
     "hard_shrink",
     "hard_sigmoid",
     "hard_silu",

@@ -1,4 +1,4 @@
-"""Normalisation: moments, and layer, RMS and batch normalisation with closed-form gradients.
+"""Normalisation: moments, and layer, RMS, batch and group normalisation with closed-form gradients.
 
 The composites stay whole until after `grad`. What forward and backward have in common (means,
 reciprocal deviations) is written in the same way in both, so that it becomes one value once equal
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from nnjit.errors import ShapeError
 from nnjit.graph import Node, extent_node
-from nnjit.ops.base import OPS, composite, promote
+from nnjit.ops.base import OPS, composite, fixed, promote
 from nnjit.ops.elementwise import maximum, rsqrt, square, stop_gradient
 from nnjit.ops.reduce import Axes, mean, reduced, sum, sum_to
-from nnjit.ops.view import reshape
-from nnjit.spec import normal_axes, product
+from nnjit.ops.view import broadcast_to, reshape
+from nnjit.spec import normal_axes, product, shape_text
 
 
 def moments(x: Any, axis: Axes = None, keepdims: bool = False) -> tuple[Node, Node]:
@@ -155,3 +156,64 @@ def batch_normalization(
         op = OPS["batch_normalization"]
         return op(x, scale, offset, mean, variance, epsilon=float(epsilon))
     return _batch(x, scale, offset, mean, variance, float(epsilon))
+
+
+# ------------------------------------------------------------------------- over groups of channels
+def _shared(v: Node, groups: int, axis: int) -> Node:
+    """The mean of v over the channels of a group, at each of them; v has no extent but the first
+    and that of channels.
+    """
+    folded = reshape(v, (v.shape[0], groups, fixed("groups", "channels", v.shape[axis]) // groups))
+    return reshape(broadcast_to(mean(folded, -1, True), folded.shape), v.shape)
+
+
+def _group_parts(x: Node, groups: int, axis: int, epsilon: float) -> tuple[Node, Node]:
+    """Mean and reciprocal deviation of each group, laid out for each channel.
+
+    Each channel is summed by itself, so that loops run over neighbours in memory.
+    """
+    middle, variance = moments(x, [a for a in range(1, x.rank) if a != axis], keepdims=True)
+    center = _shared(middle, groups, axis)
+    spread = _shared(variance + square(middle - center), groups, axis)
+    return center, rsqrt(spread + epsilon)
+
+
+def _group(x: Node, gamma: Node, beta: Node, groups: int, axis: int, epsilon: float) -> Node:
+    center, inverse = _group_parts(x, groups, axis, epsilon)
+    return (x - center) * (inverse * gamma) + beta
+
+
+def _group_grad(dy: Node, y: Node, x: Node, gamma: Node, beta: Node) -> tuple[Node, Node, Node]:
+    groups, axis = y.attrs["groups"], y.attrs["axis"]
+    center, inverse = _group_parts(x, groups, axis, y.attrs["epsilon"])
+    centered, shape = x - center, center.shape
+    total, along = sum_to(dy, shape), sum_to(dy * centered, shape) * inverse
+    rest = [d for a, d in enumerate(x.shape) if a not in (0, axis)]
+    count = extent_node(product(rest), x.dtype)
+    p = -(square(inverse) * _shared(along * gamma, groups, axis)) / count
+    q = -(inverse * _shared(total * gamma, groups, axis)) / count
+    return dy * (inverse * gamma) + (centered * p + q), along, total
+
+
+composite(
+    "group_normalization", _group, _group_grad,
+    doc="(x - mean) / sqrt(variance + epsilon) * gamma + beta for groups of channels of a sample",
+)  # fmt: skip
+
+
+def group_normalization(
+    x: Any, groups: int, gamma: Any = 1.0, beta: Any = 0.0, axis: int = -1, epsilon: float = 1e-3
+) -> Node:
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta; mean and variance over all axes but the
+    first, for each of `groups` groups of neighbours along `axis` apart. gamma and beta broadcast
+    against x.
+    """
+    x, gamma, beta = promote(x, gamma, beta, takes="float")
+    (axis,) = normal_axes(axis, x.rank, "group_normalization")
+    channels = fixed("group_normalization", "channels", x.shape[axis])
+    if axis == 0 or groups < 1 or channels % groups:
+        raise ShapeError(
+            f"group_normalization: groups={groups} on axis {axis} of {shape_text(x.shape)}"
+        )
+    op = OPS["group_normalization"]
+    return op(x, gamma, beta, groups=int(groups), axis=axis, epsilon=float(epsilon))

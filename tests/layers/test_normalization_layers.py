@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from layer_checks import apply
 
-from nnjit import layers
+from nnjit import layers, ops
 from nnjit.errors import ArgumentError, ShapeError
 from nnjit.graph import Graph, Scope, enter, input_node, interpret
 from nnjit.spec import Spec
@@ -169,3 +169,10 @@ def test_a_layer_built_for_other_extents_says_so():
     layer(layers.Input((4,)))
     with pytest.raises(ShapeError, match=r"ln: expected \(4,\) on axes \(1,\), got \(batch, 5\)"):
         layer(layers.Input((5,)))
+
+
+def test_groups_must_divide_the_channels():
+    x = layers.Input((4, 6))
+    for groups, axis in ((4, -1), (0, -1), (1, 0)):
+        with pytest.raises(ShapeError, match=rf"group_normalization: groups={groups} on axis"):
+            ops.group_normalization(x, groups, axis=axis)
