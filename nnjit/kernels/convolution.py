@@ -9,7 +9,7 @@ gradients: `convolution_grad`.
 
 from __future__ import annotations
 
-from nnjit.kernels import target
+from nnjit.kernels import target, winograd
 from nnjit.kernels.blocks import (
     choose,
     product,
@@ -33,6 +33,9 @@ def conv2d(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = PLA
         return matmul_template(name, pixels, conv.O, conv.C, dtype=dtype, epilogue=epilogue)
     if is_depthwise(conv, dtype):
         return depthwise(name, conv, dtype, epilogue)
+    what = f"y = {describe(epilogue, 'conv(a, b)')} with a = x, b = w: {conv.describe()}"
+    if winograd.fits(conv, dtype):
+        return winograd.forward(name, conv, dtype, epilogue, what)
     rows = forward_axis(conv.HO, conv.KH, conv.stride[0], conv.padding[0][0], conv.dilation[0])
     columns = forward_axis(conv.WO, conv.KW, conv.stride[1], conv.padding[1][0], conv.dilation[1])
     most, vectors = choose(conv.WO, conv.OG, dtype, exact=True)
@@ -57,9 +60,7 @@ def conv2d(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = PLA
         vectors,
         epilogue,
     )
-    main = correlate(
-        name, c, f"y = {describe(epilogue, 'conv(a, b)')} with a = x, b = w: {conv.describe()}"
-    )
+    main = correlate(name, c, what)
     depth = conv.KH * conv.KW * conv.C
     first = [Step(pack(depth, conv.O, vectors, dtype), ("b", "packed_b"))] if packed else []
     temps = {"packed_b": (packed_size(depth, conv.O, dtype), dtype)} if packed else {}
@@ -79,6 +80,9 @@ def conv2d_dx(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = 
         )
     if is_depthwise(conv, dtype):
         return depthwise_dx(name, conv, dtype, epilogue)
+    what = f"y = {describe(epilogue, 'dx')} of conv(x, w) with a = dy, b = w: {conv.describe()}"
+    if winograd.fits(conv, dtype):
+        return winograd.backward(name, conv, dtype, epilogue, what)
     rows = gradient_axis(conv.H, conv.KH, conv.stride[0], conv.padding[0][0], conv.dilation[0])
     columns = gradient_axis(conv.W, conv.KW, conv.stride[1], conv.padding[1][0], conv.dilation[1])
     most, vectors = choose(max(axis.count for axis in columns), conv.CG, dtype, exact=True)
@@ -101,11 +105,7 @@ def conv2d_dx(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = 
         vectors,
         epilogue,
     )
-    main = correlate(
-        name,
-        c,
-        f"y = {describe(epilogue, 'dx')} of conv(x, w) with a = dy, b = w: {conv.describe()}",
-    )
+    main = correlate(name, c, what)
     planes = conv.KH * conv.KW
     first = pack_transposed(
         conv.OG,
