@@ -63,8 +63,10 @@ def test_wide_rows_are_used_and_say_so():
 
 @pytest.mark.parametrize("seed", range(40))
 def test_wide_rows_keep_the_values_of_random_graphs(seed, monkeypatch):
-    for name, value in {"WORK": 0, "FEWEST": 0, "COLUMNS": 8, "VECTOR": 2}.items():
+    for name, value in {"WORK": 0, "FEWEST": 0, "VECTOR": 2}.items():
         monkeypatch.setattr(wide, name, value)
+    for name in ("SUMS", "MAPS", "COPIES"):
+        monkeypatch.setattr(wide, name, (8, 16))
     graph, variables = random_graph(random.Random(seed), nodes=40)
     compare_steps(graph, variables, "python", (2, 5))
 

@@ -1,8 +1,8 @@
 """Several short rows as one wide row.
 
 A loop over few columns costs more around it than in it, and a sum over rows waits for its own store
-of the row before. Where rows follow each other in memory, some of them are one row of at least 64
-columns; values that depend on the column alone are repeated in scratch to that width.
+of the row before. Where rows follow each other in memory, some of them are one row of many columns;
+values that depend on the column alone are repeated in scratch to that width.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from nnjit.compiler.cpu.values import Key, Lines, Values
 from nnjit.graph import Node
 from nnjit.spec import Dim, Extent
 
-COLUMNS = 64  # rows of so many columns are wide; those of more than half as many gain little
+# Columns up to which rows are short, and least columns of a wide row. LLVM unrolls a loop of few
+# simple turns completely, and then no longer makes vectors of it.
+SUMS, MAPS, COPIES = (32, 64), (32, 128), (64, 128)
 VECTOR = 16  # a wide row is a multiple of this
 MOST = 512  # columns of a wide row
 FEWEST = 8  # wide rows, where their number is known
@@ -92,10 +94,12 @@ def wide_rows(
         return None
     row, column = loops[-2:]
     columns = column.extent
-    if isinstance(columns, Extent) or 2 * columns > COLUMNS:
+    computes = any(n.op.kind != "view" for n in values.nodes)
+    few, least = SUMS if sums else MAPS if computes else COPIES
+    if isinstance(columns, Extent) or columns > few:
         return None
     rows = VECTOR // gcd(columns, VECTOR)
-    while rows * columns < COLUMNS:
+    while rows * columns < least:
         rows *= 2
     if rows * columns > MOST or not (isinstance(row.extent, Extent) or row.extent >= FEWEST * rows):
         return None
