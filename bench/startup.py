@@ -39,6 +39,12 @@ class Failed(Exception):
     """A workload that nnjit cannot do."""
 
 
+def environment(cache: str) -> dict[str, str]:
+    """That of an installed package: Python keeps byte code, whatever this shell has it do."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "NNJIT_CACHE": cache}
+
+
 def first_step(workload: str, cache: str) -> tuple[float, bool]:
     """Seconds from the start of a process to its first finished step, and whether it imported
     numba.
@@ -46,7 +52,7 @@ def first_step(workload: str, cache: str) -> tuple[float, bool]:
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, workload], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "NNJIT_CACHE": cache}, cwd=Path(__file__).parent.parent,
+        env=environment(cache), cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     assert process.stdout is not None
     words = process.stdout.readline().split()
