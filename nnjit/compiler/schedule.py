@@ -42,6 +42,13 @@ class Scheduler:
             if leaf.op is PARAMETER and (v := fusion.base(n)) in fusion.of
         }  # fmt: skip
         self.before = self.dependencies()
+        self.bytes = {
+            x: 0 if x in self.roots or x not in fusion.of else nominal_bytes(x)
+            for x in self.readers
+        }  # fmt: skip
+        self.taken = {
+            g: sum(self.bytes[n] for n in g.nodes if self.is_new(n, g)) for g in self.groups
+        }
 
     def values_read(self, g: Group) -> set[Node]:
         """Buffers from outside of the group that it reads."""
@@ -91,19 +98,17 @@ class Scheduler:
         self, g: Group, left: dict[Node, int], written: dict[Node, int], position: int
     ) -> tuple[bool, int, int, int]:
         """The least comes first."""
-        of = self.fusion.of
-        freed = sum(
-            nominal_bytes(x) for x in self.reads[g]
-            if left[x] == 1 and x in of and x not in self.roots
-        )  # fmt: skip
-        taken = sum(nominal_bytes(n) for n in g.nodes if self.is_new(n, g))
-        newest = max((written[x] for x in self.reads[g] if x in written), default=-1)
-        return g in self.last, taken - freed, -newest, position
+        freed, newest = 0, -1
+        for x in self.reads[g]:
+            if left[x] == 1:
+                freed += self.bytes[x]
+            newest = max(newest, written.get(x, -1))
+        return g in self.last, self.taken[g] - freed, -newest, position
 
     def is_new(self, n: Node, g: Group) -> bool:
         """Does n take memory that could be given back before the end?"""
         readers = self.readers.get(n, set()) - {g}
-        return bool(readers) and n not in self.roots and not readers <= self.last
+        return bool(readers) and not readers <= self.last
 
 
 def nominal_bytes(n: Node) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
+from nnjit import config
 from nnjit.compiler.cpu.text import int_of, text_of
 from nnjit.graph import Node
+from nnjit.kernels import target
 from nnjit.kernels.contraction import matmul_template
 from nnjit.kernels.recipe import Epilogue, Recipe
 from nnjit.kernels.target import CODES
@@ -15,19 +18,38 @@ if TYPE_CHECKING:
     from nnjit.kernels.geometry import Conv
 
 
+MOST = 512  # recipes that are remembered
+_made: dict[Hashable, Recipe] = {}
+
+
 def recipe_of(n: Node, name: str, epilogue: Epilogue) -> Recipe:
-    """The kernels of one contraction Node."""
-    if n.op.name == "matmul":
-        a = n.inputs[0]
-        rows, columns = n.shape[-2:]
-        depth = a.shape[-2] if n.attrs["transpose_a"] else a.shape[-1]
-        batch = text_of(product(n.shape[:-2])) if n.rank > 2 else None
-        return matmul_template(
-            name, text_of(rows), text_of(columns), text_of(depth),
-            transpose_a=n.attrs["transpose_a"], transpose_b=n.attrs["transpose_b"],
-            dtype=CODES[n.dtype], batch=batch, epilogue=epilogue,
-        )  # fmt: skip
-    return convolution(n, name, epilogue)
+    """The kernels of one contraction Node; equal Nodes, as of equal layers, share one recipe."""
+    tail = None if epilogue.tail is None else tuple(epilogue.tail("q", "j"))
+    key = (
+        name, n.op, n.spec, *(x.spec for x in n.inputs), repr(n.attrs), epilogue.bias,
+        epilogue.final, tail, epilogue.extra_params, epilogue.imports, target.vector_bits(),
+        config.winograd(),
+    )  # fmt: skip
+    if key not in _made:
+        if len(_made) >= MOST:
+            _made.clear()
+        _made[key] = (
+            matmul(n, name, epilogue) if n.op.name == "matmul" else convolution(n, name, epilogue)
+        )
+    return _made[key]
+
+
+def matmul(n: Node, name: str, epilogue: Epilogue) -> Recipe:
+    """The kernels of a product."""
+    a = n.inputs[0]
+    rows, columns = n.shape[-2:]
+    depth = a.shape[-2] if n.attrs["transpose_a"] else a.shape[-1]
+    batch = text_of(product(n.shape[:-2])) if n.rank > 2 else None
+    return matmul_template(
+        name, text_of(rows), text_of(columns), text_of(depth),
+        transpose_a=n.attrs["transpose_a"], transpose_b=n.attrs["transpose_b"],
+        dtype=CODES[n.dtype], batch=batch, epilogue=epilogue,
+    )  # fmt: skip
 
 
 def convolution(n: Node, name: str, epilogue: Epilogue) -> Recipe:
