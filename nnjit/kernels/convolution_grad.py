@@ -28,6 +28,7 @@ from nnjit.kernels.geometry import Conv
 from nnjit.kernels.partials import images_of, partial_count, reduce_step, zero_partial
 from nnjit.kernels.recipe import Recipe, Step
 from nnjit.kernels.template import Template, indent
+from nnjit.kernels.winograd_grad import fits_dw, weight_gradient
 
 # bytes of dw, half of a common L2, from which it is cut instead of summed from parts
 LARGE = 512 * 1024
@@ -42,6 +43,8 @@ def conv2d_dw(name: str, conv: Conv, *, dtype: str = "f4") -> Recipe:
         return matmul_template(name, conv.C, conv.O, pixels, transpose_a=True, dtype=dtype)
     if is_depthwise(conv, dtype):
         return depthwise_dw(name, conv, dtype)
+    if fits_dw(conv, dtype):
+        return weight_gradient(name, conv, dtype)
     p, tiles = plan(conv, dtype), Tiles(dtype)
     size = conv.KH * conv.KW * conv.CG * conv.O
     whole = size * target.itemsize(dtype) > LARGE and p.kernel != "all" and not p.copied

@@ -30,7 +30,7 @@ from nnjit.kernels.geometry import Conv
 from nnjit.kernels.packing import pack_transposed, padded
 from nnjit.kernels.recipe import Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
-from nnjit.kernels.winograd_text import POINTS, Transforms, cut, ends, taken, weight_points
+from nnjit.kernels.winograd_text import POINTS, Transforms, cut, ends, plane, taken, weight_points
 
 L1_BYTES, L2_BYTES = 32_000, 512_000  # what a pass, and the weights, should take
 LEAST, MOST = 8, 32  # blocks of results of a pass
@@ -122,9 +122,9 @@ class Kernel:
 
     def template(self, name: str, doc: str) -> tuple[Template, tuple[str, ...]]:
         """The kernel and the roles that it takes. Trip: passes over all images."""
-        ep, b, lanes = self.epilogue, self.blocks, target.lanes(self.dtype)
-        first = POINTS * b.many * -(-self.C // lanes) * lanes
-        size = first + POINTS * b.many * -(-self.O // lanes) * lanes
+        ep, b = self.epilogue, self.blocks
+        first = POINTS * plane(b.many, self.C)
+        size = first + POINTS * plane(b.many, self.O)
         points = taken(
             self.transforms, "take", "INPUT", b, "a", "v", (self.H, self.W, self.C),
             (self.top, self.left),
@@ -173,7 +173,7 @@ class Kernel:
     def results(self) -> list[str]:
         """scratch[p..] -> y, with bias and final: the blocks of row r."""
         ep, b = self.epilogue, self.blocks
-        step = b.many * self.O
+        step = plane(b.many, self.O)
         args = [
             "scratch", total("p", f"{b.place} * {self.O}"),
             "y", f"out + {b.column} * {2 * self.O}",
@@ -220,9 +220,9 @@ class Kernel:
                 )  # fmt: skip
                 args = [
                     "1", str(self.C),
-                    "scratch", f"v + k * {many * self.C} + j * {self.C}", "0",
+                    "scratch", f"v + k * {plane(many, self.C)} + j * {self.C}", "0",
                     "b", f"k * {self.C * self.unit} + o", "0",
-                    "scratch", f"p + k * {many * self.O} + j * {self.O} + o",
+                    "scratch", f"p + k * {plane(many, self.O)} + j * {self.O} + o",
                 ]  # fmt: skip
                 loop = f"for j in range({starts[0]}, {starts[-1] + 1}, {size}):"
                 inner += [loop, *indent(call(name, args))]

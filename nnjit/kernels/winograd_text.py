@@ -71,6 +71,26 @@ class Transforms:
             lines = [f"for c in range(0, {whole}, {lanes}):", *indent(line("c", 0))]
         return lines + (line(str(whole), count % lanes) if count % lanes else [])
 
+    def vectors(
+        self, stem: str, matrix: str, size: int, options: dict[str, object], pointers: list[str]
+    ) -> list[str]:
+        """Calls for the vectors lo..hi-1 of `size` elements, from pointers[0] to pointers[1]."""
+        lanes, (source, to) = target.lanes(self.dtype), pointers
+        whole, rest = divmod(size, lanes)
+        lines = []
+        if whole:
+            name = self.get(stem, matrix, **options)
+            at = f"t * {lanes}"
+            lines = [
+                f"for t in range(lo, min(hi, {whole})):",
+                f"    {name}({source}, {at}, {to}, {at})",
+            ]
+        if rest:
+            name = self.get(stem, matrix, tail=rest, **options)
+            at = str(whole * lanes)
+            lines += [f"if lo < hi and hi > {whole}:", f"    {name}({source}, {at}, {to}, {at})"]
+        return lines
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -122,6 +142,13 @@ class Blocks:
         return f"range({first}, {last})"
 
 
+def plane(many: int, channels: int) -> int:
+    """Elements between the points of a pass in scratch: an odd number of cache lines, for those of
+    a block would else fall into few sets of the L1.
+    """
+    return (-(-many * channels // 16) | 1) * 16
+
+
 def cut(HO: int, WO: int, most: int) -> Blocks:
     """The blocks of an image of results: passes divide it evenly and have at most `most` blocks,
     unless thin strips would be left.
@@ -143,7 +170,7 @@ def taken(
     A block begins `before` its 2 x 2 pixels; what is outside of the image is zero.
     """
     (H, W, C), (top, left), size = shape, before, len(MATRICES[matrix][0])
-    step, column = b.many * C, b.column
+    step, column = plane(b.many, C), b.column
     steps: dict[str, object] = {"reads": (W * C, C), "writes": (4 * step, step)}
     at = total("image", f"{column} * {2 * C}", -left * C)
     args = [source, at, "scratch", total(to, f"{b.place} * {C}")]
@@ -173,28 +200,17 @@ def taken(
 
 def weight_points(depth: int, columns: int, dtype: str) -> Template:
     """src (3, 3, depth, columns) -> dst (16, depth, columns). Trip: vectors of depth * columns."""
-    t, lanes, size = Transforms(dtype), target.lanes(dtype), depth * columns
-    reads, writes = (3 * size, size), (4 * size, size)
-    whole = size // lanes
-    body = []
-    if whole:
-        name = t.get("points", "WEIGHT", reads=reads, writes=writes)
-        body += [
-            f"for t in range(lo, min(hi, {whole})):",
-            f"    {name}(src, t * {lanes}, dst, t * {lanes})",
-        ]
-    if size % lanes:
-        name = t.get("points", "WEIGHT", reads=reads, writes=writes, tail=size % lanes)
-        body += [f"if hi > {whole}:", f"    {name}(src, {whole * lanes}, dst, {whole * lanes})"]
+    t, size = Transforms(dtype), depth * columns
+    steps: dict[str, object] = {"reads": (3 * size, size), "writes": (4 * size, size)}
     return Template(
         name=f"pack_points_{depth}_{columns}_{dtype}",
         doc=f"dst[k] = point k of G src G^T: src (3, 3, {depth}, {columns}) -> dst (16, {depth}, "
         f"{columns});\nlo..hi: vectors.",
+        body=tuple(t.vectors("points", "WEIGHT", size, steps, ["src", "dst"])),
         imports=t.imports(),
         symbols=(),
         params=(("src", dtype), ("dst", dtype)),
-        body=tuple(body),
-        trip=-(-size // lanes),
+        trip=-(-size // target.lanes(dtype)),
         grain=64,
     )
 
