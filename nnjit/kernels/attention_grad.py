@@ -23,6 +23,8 @@ def attention_gradient(a: Attention, wanted: Sequence[str] = ("dq", "dk", "dv"))
     x = Text(a)
     g = Gradient(a, x, wanted)
     body = ["for t in range(lo, hi):", *indent(g.head())]
+    # LLVM unrolls a short loop of known length before it could make vectors of it
+    zero = ["zero = tid >> 62  # keeps the loop below that adds it to its length"] * g.slopes
     name = "_".join(["attention_grad", *("to_" + w for w in wanted if len(wanted) < 3), a.name])
     formulas = {"dq": "dq = ds @ k", "dk": "dk = ds.T @ q", "dv": "dv = p.T @ dout"}
     check_symbols(name, a.symbols, NAMES)
@@ -44,7 +46,7 @@ def attention_gradient(a: Attention, wanted: Sequence[str] = ("dq", "dk", "dv"))
             ("out", a.dtype), ("lse", a.dtype), ("dout", a.dtype),
             *((w, a.dtype) for w in wanted), ("scratch", a.dtype),
         ),
-        body=(*x.scratch.lines(), *body),
+        body=(*x.scratch.lines(), *zero, *body),
         trip=product(a.batch, a.kv),
         scratch=x.scratch.size * itemsize(a.dtype),
     )  # fmt: skip
@@ -126,7 +128,7 @@ class Gradient:
                 f"    scratch[inner + j] = {T}(0.0)",
                 "for j in range(rows):",
                 f"    x = {T}(0.0)",
-                f"    for e in range({a.dv}):",
+                f"    for e in range({a.dv} + zero):",
                 f"        x += dout[at_o + j * {row} + e] * out[at_o + j * {row} + e]",
                 "    scratch[inner + j] = x",
             ]

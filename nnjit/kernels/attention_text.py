@@ -14,7 +14,8 @@ from nnjit.kernels.blocks import Dim, Panel, Tiles, call, panels, product, symbo
 from nnjit.kernels.template import indent
 
 # variables of these kernels, which no symbol may be called
-NAMES = "lo hi tid q k v mask out lse dout dq dk dv scratch t w n h g i i0 j j0 r e s x y c o m z"
+NAMES = """lo hi tid q k v mask out lse dout dq dk dv scratch t w n h g i i0 j j0 r e s x y c o zero
+    rows keys count at_q at_k at_v at_o qt st dt ds acc top base shrink total unit inner"""
 
 
 @dataclass(frozen=True)
