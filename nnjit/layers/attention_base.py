@@ -138,6 +138,13 @@ class HeadsAttention(Layer):
         layer.built = True
         return layer
 
+    def compute_output_shape(
+        self, input_shape: Any, value_shape: Any = None, key_shape: Any = None
+    ) -> tuple[int | None, ...]:
+        """Shape of the result for these shapes of query, value (default the query's) and key."""
+        self.build(input_shape, input_shape if value_shape is None else value_shape, key_shape)
+        return (*input_shape[:-1], *(self.outputs or (input_shape[-1],)))
+
     # ------------------------------------------------------------------------------------- call
     def call(
         self,

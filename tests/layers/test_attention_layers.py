@@ -251,7 +251,8 @@ def test_configuration_round_trip(layer):
     again = type(layer).from_config(config)
     assert again.get_config() == config
     given = arrays("float32", query=(5, 6), value=(5, 6))
-    run(layer, given, backward=False)
+    y, _ = run(layer, given, backward=False)
+    assert y["y"].shape == again.compute_output_shape((3, 5, 6), (3, 5, 6))
     run(again, given, backward=False)
     assert [w.shape for w in again.weights] == [w.shape for w in layer.weights]
 
