@@ -35,7 +35,7 @@ from nnjit.kernels.winograd_text import POINTS, Transforms, cut, ends, plane, ta
 L1_BYTES, L2_BYTES = 32_000, 512_000  # what a pass, and the weights, should take
 LEAST, MOST = 8, 32  # blocks of results of a pass
 # variables of these kernels, which no symbol may be called
-NAMES = "lo hi tid a b bias mask residual y scratch t n h i j k o c q r v p out image top m"
+NAMES = "lo hi tid a b bias mask residual y scratch t n h i j k o c q r taken sums out image top m"
 
 
 def fits(conv: Conv, dtype: str) -> bool:
@@ -126,12 +126,12 @@ class Kernel:
         first = POINTS * plane(b.many, self.C)
         size = first + POINTS * plane(b.many, self.O)
         points = taken(
-            self.transforms, "take", "INPUT", b, "a", "v", (self.H, self.W, self.C),
+            self.transforms, "take", "INPUT", b, "a", "taken", (self.H, self.W, self.C),
             (self.top, self.left),
         )  # fmt: skip
         body = [
-            f"v = tid * {size}",
-            f"p = v + {first}",
+            f"taken = tid * {size}",
+            f"sums = taken + {first}",
             "for t in range(lo, hi):",
             f"    n = t // {b.passes}",
             *indent(b.start(f"t - n * {b.passes}")),
@@ -171,11 +171,11 @@ class Kernel:
         ]
 
     def results(self) -> list[str]:
-        """scratch[p..] -> y, with bias and final: the blocks of row r."""
+        """scratch[sums..] -> y, with bias and final: the blocks of row r."""
         ep, b = self.epilogue, self.blocks
         step = plane(b.many, self.O)
         args = [
-            "scratch", total("p", f"{b.place} * {self.O}"),
+            "scratch", total("sums", f"{b.place} * {self.O}"),
             "y", f"out + {b.column} * {2 * self.O}",
         ]  # fmt: skip
 
@@ -202,7 +202,7 @@ class Kernel:
         return [f"out = (n * {self.HO} + r * 2) * {self.WO * self.O}", *lines]
 
     def products(self) -> list[str]:
-        """scratch[p..] = point by point, blocks x channels times channels x results."""
+        """scratch[sums..] = point by point, blocks x channels times channels x results."""
         many = self.blocks.many
         most, vectors = choose(many, self.O, self.dtype, exact=True)
         sizes: dict[int, list[int]] = {}
@@ -220,9 +220,9 @@ class Kernel:
                 )  # fmt: skip
                 args = [
                     "1", str(self.C),
-                    "scratch", f"v + k * {plane(many, self.C)} + j * {self.C}", "0",
+                    "scratch", f"taken + k * {plane(many, self.C)} + j * {self.C}", "0",
                     "b", f"k * {self.C * self.unit} + o", "0",
-                    "scratch", f"p + k * {plane(many, self.O)} + j * {self.O} + o",
+                    "scratch", f"sums + k * {plane(many, self.O)} + j * {self.O} + o",
                 ]  # fmt: skip
                 loop = f"for j in range({starts[0]}, {starts[-1] + 1}, {size}):"
                 inner += [loop, *indent(call(name, args))]
