@@ -56,6 +56,7 @@ def attention_forward(a: Attention, lse: bool = True) -> Template:
 def queries(a: Attention, x: Text) -> list[str]:
     """Which queries these are; scaled for exp2 and transposed; nothing is summed yet."""
     T, W = a.dtype, a.width
+    own = "h" if a.group == 1 else f"h // {a.group}"
     return [
         f"w = t // {text(a.blocks)}",
         f"i0 = (t - w * {text(a.blocks)}) * {W}",
@@ -64,9 +65,10 @@ def queries(a: Attention, x: Text) -> list[str]:
         f"rows = min({W}, {a.queries} - i0)",
         f"keys = {a.last_key()}",
         f"at_q = (n * {text(a.queries)} + i0) * {a.heads * a.d} + h * {a.d}",
-        f"at_k = n * {text(product(a.keys, a.kv * a.d))} + h // {a.group} * {a.d}",
-        f"at_v = n * {text(product(a.keys, a.kv * a.dv))} + h // {a.group} * {a.dv}",
+        f"at_k = n * {text(product(a.keys, a.kv * a.d))} + {own} * {a.d}",
+        f"at_v = n * {text(product(a.keys, a.kv * a.dv))} + {own} * {a.dv}",
         f"at_o = (n * {text(a.queries)} + i0) * {a.heads * a.dv} + h * {a.dv}",
+        "# q.T, scaled for powers of 2",
         f"scratch[unit] = {T}({a.scale / math.log(2)!r})",
         *x.pack("qt", "st", "unit", ("q", "at_q", a.heads * a.d), a.d),
         f"for j in range({W}):",
@@ -82,9 +84,11 @@ def keys(a: Attention, x: Text) -> list[str]:
     """One block of keys: scores, weights, and what they add to the result."""
     kd, vd, acc = a.kv * a.d, a.kv * a.dv, ("scratch", "acc", a.columns(a.dv))
     return [
+        "# st: scores k @ q.T, keys x queries",
         *x.scores("st", "qt", "k", f"at_k + j0 * {kd}", kd, a.d),
         *x.hide("st"),
         *softmax(a),
+        "# acc = acc * shrink + st.T @ v",
         "if j0 > 0:",
         *indent(x.scaled("shrink + i", acc, a.dv, acc)),
         *x.from_keys("st", "v", f"at_v + j0 * {vd}", vd, a.dv, "acc"),
@@ -104,6 +108,7 @@ def softmax(a: Attention) -> list[str]:
         "        scratch[top + j] = x if x > y else y",
     ]
     return [
+        "# top: the largest score of each query so far",
         f"for j in range({W}):",
         "    scratch[shrink + j] = scratch[top + j]",
         "for r in range(0, count - 3, 4):",
@@ -122,6 +127,7 @@ def softmax(a: Attention) -> list[str]:
         f"    c = exp2_below_{T}(scratch[shrink + j] - y)",
         "    scratch[shrink + j] = c",
         "    scratch[total + j] *= c",
+        "# st = 2 ** (st - top)",
         "for r in range(count):",
         f"    for j in range({W}):",
         f"        e = exp2_below_{T}({at} - scratch[base + j])",
@@ -136,6 +142,7 @@ def finish(a: Attention, x: Text, lse: bool) -> list[str]:
     natural = [f"    scratch[top + j] = {T}({math.log(2)!r}) * scratch[base + j] + log_{T}(x)"]
     place = f"lse[(n * {text(a.queries)} + i0 + i) * {a.heads} + h]"
     return [
+        "# out = acc / total",
         f"for j in range({a.width}):",
         "    x = scratch[total + j]",
         *(natural if lse else []),

@@ -74,6 +74,7 @@ class Gradient:
     def head(self) -> list[str]:
         """One key head."""
         a = self.a
+        heads = "g, g + 1" if a.group == 1 else f"g * {a.group}, (g + 1) * {a.group}"
         lines = [
             f"n = t // {a.kv}",
             f"g = t - n * {a.kv}",
@@ -92,7 +93,7 @@ class Gradient:
                 ]
         return [
             *lines,
-            f"for h in range(g * {a.group}, g * {a.group} + {a.group}):",
+            f"for h in range({heads}):",
             f"    for i0 in range(0, {a.queries}, {a.width}):",
             f"        rows = min({a.width}, {a.queries} - i0)",
             f"        keys = {a.last_key()}",
@@ -111,9 +112,11 @@ class Gradient:
         W, T = a.width, a.dtype
         log2e = 1 / math.log(2)
         lines = [
+            "# q.T, scaled for powers of 2",
             f"scratch[unit] = {T}({a.scale * log2e!r})",
             *x.pack("qt", "st", "unit", ("q", "at_q", a.heads * a.d), a.d),
             f"scratch[unit] = {T}(1.0)",
+            "# base: lse in powers of 2; no weight where no key is seen",
             f"for j in range({W}):",
             f"    scratch[base + j] = {T}(inf)",
             "for j in range(rows):",
@@ -123,6 +126,7 @@ class Gradient:
         if self.slopes:
             row = a.heads * a.dv
             lines += [
+                "# dout.T, and inner = sum(dout * out)",
                 *x.pack("dt", "st", "unit", ("dout", "at_o", row), a.dv),
                 f"for j in range({W}):",
                 f"    scratch[inner + j] = {T}(0.0)",
@@ -141,11 +145,14 @@ class Gradient:
         a, x = self.a, self.x
         W, T = a.width, a.dtype
         kd, vd = a.kv * a.d, a.kv * a.dv
-        lines = x.scores("st", "qt", "k", f"at_k + j0 * {kd}", kd, a.d)
+        lines = ["# st: scores k @ q.T, keys x queries"]
+        lines += x.scores("st", "qt", "k", f"at_k + j0 * {kd}", kd, a.d)
         if self.slopes:
+            lines.append("# ds: v @ dout.T")
             lines += x.scores("ds", "dt", "v", f"at_v + j0 * {vd}", vd, a.dv)
         lines += [
             *x.hide("st"),
+            "# st = the weights" + ", ds = the gradients of the scores" * self.slopes,
             "for r in range(count):",
             f"    for j in range({W}):",
             f"        e = exp2_below_{T}(scratch[st + r * {W} + j] - scratch[base + j])",
@@ -161,6 +168,7 @@ class Gradient:
         if "dk" in self.wanted:
             lines += self.to_keys("ds", "q", "at_q", a.heads * a.d, "dk", "at_k", kd, a.d)
         if "dq" in self.wanted:
+            lines.append("# acc (dq) += ds.T @ k")
             lines += x.from_keys("ds", "k", f"at_k + j0 * {kd}", kd, a.d, "acc")
         return lines
 
@@ -187,7 +195,8 @@ class Gradient:
                 lines += [p.loop(), *indent(step)]
             return lines
 
-        return self.x.each_key(tiles(a.rows), [] if a.even else tiles(1))
+        note = f"# {to} += {left} @ {b}"
+        return [note, *self.x.each_key(tiles(a.rows), [] if a.even else tiles(1))]
 
     def store(self) -> list[str]:
         if "dq" not in self.wanted:
