@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 
+from nnjit.compiler.borders import crop_dead_borders
 from nnjit.compiler.patterns import mask_before_unpool
 from nnjit.compiler.reshapes import lift_over_reshapes
 from nnjit.compiler.simplify import simplify
@@ -76,5 +77,6 @@ PASSES: list[Callable[[Graph], Graph]] = [
     mask_before_unpool,
     lift_over_reshapes,
     share,
+    crop_dead_borders,
     prune,
 ]

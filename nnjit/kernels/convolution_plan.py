@@ -55,7 +55,9 @@ def plan(conv: Conv, dtype: str) -> Plan:
     all_rows = single and wide >= c.KH * c.KW * c.C
     copied = c.padded and single and (all_rows or wide >= c.C * 2)
     (top, bottom), (left, right) = c.padding
-    H, W = (c.H + top + bottom, c.W + left + right) if copied else (c.H, c.W)
+    H, W = c.H, c.W
+    if copied:
+        H, W = H + top + max(bottom, 0), W + left + max(right, 0)
     free = single and (copied or not c.padded)
     columns = free and (c.dilation[1] == 1 or wide >= c.KW * c.C)
     kernel = "all" if all_rows else "columns" if columns else "none"

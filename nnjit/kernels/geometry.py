@@ -17,7 +17,7 @@ from nnjit.kernels.blocks import Dim
 @dataclass(frozen=True)
 class Conv:
     """x (batch, H, W, C), w (KH, KW, C / groups, O) -> y (batch, HO, WO, O). padding: ((top,
-    bottom), (left, right)).
+    bottom), (left, right)); bottom and right are negative where the last pixels are not read.
     """
 
     batch: Dim
@@ -40,12 +40,12 @@ class Conv:
             )
         if (
             min(*self.stride, *self.dilation, self.KH, self.KW) < 1
-            or min(map(min, self.padding)) < 0
+            or min(low for low, _ in self.padding) < 0
         ):
             raise ValueError(
                 f"convolution: kernel ({self.KH}, {self.KW}), stride={self.stride} "
                 f"and dilation={self.dilation} must be "
-                f"at least 1, padding={self.padding} at least 0"
+                f"at least 1, padding={self.padding} before at least 0"
             )
         if self.HO < 1 or self.WO < 1:
             raise ValueError(
@@ -83,7 +83,8 @@ class Conv:
 
     @property
     def padded(self) -> bool:
-        return any(map(any, self.padding))
+        """Whether some position of the kernel reaches over the border."""
+        return any(max(pair) > 0 for pair in self.padding)
 
     def describe(self) -> str:
         """The shapes and the options that are not 1 or 0."""
@@ -94,7 +95,7 @@ class Conv:
         ]
         words += [f"stride {self.stride}"] * (self.stride != (1, 1)) + [
             f"padding {self.padding}"
-        ] * self.padded
+        ] * any(map(any, self.padding))
         words += [f"dilation {self.dilation}"] * (self.dilation != (1, 1))
         return ", ".join(words + [f"{self.groups} groups"] * (self.groups > 1))
 

@@ -1,7 +1,8 @@
 """Convolutions of NHWC values with kernels (height, width, channels / groups, outputs).
 
 `conv2d` and its two gradients are ops; each is linear in both operands, so the gradients of all
-three are made of the same three. Users call the functions of `conv`.
+three are made of the same three. Users call the functions of `conv`. Passes may give a negative
+padding behind: rows and columns of the image that are not read.
 """
 
 from __future__ import annotations

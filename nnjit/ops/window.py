@@ -101,8 +101,11 @@ def taps(
 
 
 def padded(x: np.ndarray, padding: Padding, value: Any = 0) -> np.ndarray:
-    """x with `value` around height and width."""
-    return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=value)
+    """x with `value` around height and width; a negative padding behind adds nothing, as no window
+    reaches what it leaves out.
+    """
+    around = [(low, max(high, 0)) for low, high in padding]
+    return np.pad(x, ((0, 0), *around, (0, 0)), constant_values=value)
 
 
 def unpadded(x: np.ndarray, padding: Padding, height: int, width: int) -> np.ndarray:

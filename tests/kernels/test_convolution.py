@@ -38,7 +38,8 @@ def taps(c: Conv, x, dy):
 
 
 def padded(c: Conv, x):
-    return np.pad(x, ((0, 0), *c.padding, (0, 0)))
+    around = [(low, max(high, 0)) for low, high in c.padding]  # what is left out is never read
+    return np.pad(x, ((0, 0), *around, (0, 0)))
 
 
 def reference(c: Conv, x, w, dy):
@@ -140,6 +141,15 @@ CASES = {
     "depthwise, large kernel": conv(9, 13, 3, 3, 7, 5, groups=3, padding=((3, 3), (2, 2))),
     "depthwise, padding over kernel": conv(
         2, 3, 3, 3, 2, 2, groups=3, padding=((3, 4), (5, 3)), stride=(2, 1)
+    ),
+    "last pixels not read": conv(9, 10, 5, 20, 3, 3, padding=((0, -2), (0, -1))),
+    "last pixels not read, few channels": conv(9, 10, 1, 8, 3, 3, padding=((1, -2), (0, -1))),
+    "last pixels not read, padded before": conv(
+        9, 8, 16, 17, 3, 2, padding=((2, -3), (1, -2)), stride=(2, 1)
+    ),
+    "last pixels not read, 1x1": conv(4, 5, 20, 17, 1, 1, padding=((0, -1), (0, 0))),
+    "last pixels not read, depthwise": conv(
+        7, 9, 6, 6, 3, 3, groups=6, padding=((0, -2), (1, -3))
     ),
     "depthwise, wide multiplier": conv(5, 6, 2, 36, 3, 3, groups=2, padding=SAME),
 }

@@ -30,6 +30,7 @@ CASES = {
     "wide image, cut into columns": conv(3, 96, 16, 16, SAME),
     "wide image with an odd end": conv(3, 63, 33, 16, SAME),
     "several rows of blocks a pass": conv(12, 6, 18, 16, ((1, 1), (2, 0))),
+    "last pixels not read": conv(10, 9, 16, 20, ((0, -3), (1, -2))),
     "large weights": conv(5, 6, 96, 96, SAME),
 }
 
