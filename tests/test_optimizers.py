@@ -134,7 +134,12 @@ def make(name, options):
     return optimizers.get({"class_name": name, "config": options})
 
 
-@pytest.mark.parametrize(("name", "options", "formula"), FORMULAS, ids=lambda c: str(c)[:24])
+def name_of(value):
+    """The same in every process, so that tests can be spread over several."""
+    return getattr(value, "__name__", str(value))[:24]
+
+
+@pytest.mark.parametrize(("name", "options", "formula"), FORMULAS, ids=name_of)
 def test_formulas_of_keras(name, options, formula):
     expected, states = [w.copy() for w in START], [{}, {}]
     for t, grads in enumerate(GRADS, 1):
