@@ -82,9 +82,7 @@ def correlate(name: str, c: Correlation, doc: str) -> Template:
         if axis.step > 1:
             lines = [f"if h % {axis.step} == {axis.first}:", *indent(lines)]
         body += indent(lines)
-    tail = ep.lines(f"(t * {c.WO} + m) * {c.O}", "", c.O)
-    if tail:
-        body += indent([f"for m in range({c.WO}):", *indent(tail)])
+    body += indent(ep.pixels(f"t * {c.WO * c.O}", c.WO, c.O))
     flops = 2 * c.WO * c.O * c.CG * c.KH * c.KW
     symbols = check_symbols(name, symbols_of(c.batch), NAMES, ep.extra_params)
     note = "\nb is packed in panels;" * c.packed

@@ -83,5 +83,19 @@ class Epilogue:
         inner = self.tail("q + j", at)
         return [f"q = {out}", f"for j in range({columns}):", *("    " + s for s in inner)]
 
+    def pixels(self, out: str, count: int | str, columns: int) -> list[str]:
+        """The tail over `count` neighbouring rows of `columns` elements, from y[out].
+
+        One loop where no line reads at the column: LLVM unrolls short loops of a known length
+        before it would vectorise them.
+        """
+        if self.tail is None:
+            return []
+        if any("COLUMN" in line for line in self.tail("q + j", "COLUMN")):
+            start = [f"out = {out}", f"for m in range({count}):"]
+            return [*start, *("    " + s for s in self.lines(f"out + m * {columns}", "", columns))]
+        size = count * columns if isinstance(count, int) else f"({count}) * {columns}"
+        return self.lines(out, "", size)
+
 
 PLAIN = Epilogue()  # nothing follows

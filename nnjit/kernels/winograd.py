@@ -158,16 +158,18 @@ class Kernel:
 
     def tail(self) -> list[str]:
         """The epilogue's tail over what this pass has stored."""
-        b = self.blocks
-        lines = self.epilogue.lines("out", "", self.O)
+        b, first = self.blocks, "g * 2"
+        at, count = f"(n * {self.HO} + r) * {self.WO * self.O}", str(self.WO)
+        if b.columns < b.wide:
+            at = f"{at} + {first} * {self.O}"
+            count = f"min({self.WO} - {first}, {2 * b.columns})"
+        lines = self.epilogue.pixels(at, int(count) if count.isdigit() else count, self.O)
         if not lines:
             return []
-        first, high = "0" if b.columns == b.wide else "g * 2", 2 * b.rows
+        high = 2 * b.rows
         return [
             f"for r in range(h * {high}, min({self.HO}, (h + 1) * {high})):",
-            f"    for j in range({first}, min({self.WO}, {total(first, 2 * b.columns)})):",
-            f"        out = ((n * {self.HO} + r) * {self.WO} + j) * {self.O}",
-            *indent(lines, 2),
+            *indent(lines),
         ]
 
     def results(self) -> list[str]:

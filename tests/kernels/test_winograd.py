@@ -109,6 +109,28 @@ def test_epilogues(final):
         np.testing.assert_array_equal(got["copy"], got["out"])
 
 
+@pytest.mark.parametrize("name", ["wide image, cut into columns", "strided"])
+def test_a_tail_that_reads_no_column_is_one_loop_a_row(name):
+    """The residual and the mask of a block of a ResNet, for the input gradient."""
+    strided = Conv("batch", 7, 9, 17, 16, 3, 3, stride=(2, 2), padding=SAME)
+    c = strided if name == "strided" else CASES[name]
+    extra = (("more", "f4"), ("m", "f4"))
+
+    def tail(index, column):
+        return [f"y[{index}] = y[{index}] + more[{index}] if m[{index}] > f4(0) else f4(0)"]
+
+    x, w, dy = operands(c, 2)
+    _, dx, _ = reference(c, x, w, dy)
+    rng = np.random.default_rng(5)
+    v = {k: rng.standard_normal(dx.shape).astype("f4") for k in ("more", "m")}
+    want = np.where(v["m"] > 0, dx + v["more"], 0)
+    v |= {"a": dy, "b": w, "out": np.full(dx.shape, np.nan, "f4")}
+    recipe = conv2d_dx("conv", c, epilogue=Epilogue(tail=tail, extra_params=extra))
+    for jit in (True, False):
+        got = run_recipe(recipe, v, symbols={"batch": 2}, jit=jit)["out"]
+        np.testing.assert_allclose(got, want, rtol=0, atol=3e-5 * np.abs(want).max())
+
+
 def test_what_is_not_finite_reaches_the_same_results():
     """NaN exactly where the sum has it; an infinity may turn into NaN, but stays where it is."""
     c = CASES["odd sizes, ragged channels"]
