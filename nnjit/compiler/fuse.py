@@ -9,6 +9,7 @@ buffer; a reshape is another name for its input's buffer.
 
 from __future__ import annotations
 
+from nnjit.compiler.early import early
 from nnjit.compiler.groups import Fusion, Group
 from nnjit.compiler.join import join_groups, sink_axes
 from nnjit.compiler.maps import (
@@ -39,6 +40,7 @@ class Fuser:
         first = sorted(graph.updates, key=lambda leaf: leaf.op is not PARAMETER)
         self.nodes = walk([*(graph.updates[leaf] for leaf in first), *graph.outputs.values()])
         self.users = users(self.nodes)
+        self.nodes, self.early = early(self.nodes, self.users, HEADS)
         self.families = siblings(self.nodes)
         self.updates = set(graph.updates.values())
         self.groups: list[Group] = []
@@ -60,6 +62,8 @@ class Fuser:
                 self.start_family(n)
             elif not (n in self.of or self.join_user(n) or self.join_sibling(n)):
                 self.start(n)
+            for m in self.early.get(n, ()):
+                self.join_early(m, self.of[n])
             if n in self.updates and n in self.of:
                 self.of[n].holds_update = True
         groups = sorted(self.groups, key=lambda g: g.index)
@@ -166,6 +170,13 @@ class Fuser:
             g.inner = count
         g.nodes[n] = axes
         self.of[n] = g
+
+    def join_early(self, n: Node, g: Group) -> None:
+        """Compute n in the group of a Node that shares its expensive part."""
+        self.limit[n] = min(self.position(u) for u in self.users[n])
+        loops = g.kind == "loop" and g.domain == n.shape and g.head is None and not g.inner
+        if loops and not g.holds_update and g.index < self.limit[n]:
+            self.add(n, identity_map(n.shape), g)
 
     # -- a group that reads the same
     def join_sibling(self, n: Node) -> bool:
