@@ -3,10 +3,12 @@
 # make quick   the tests that compile (almost) nothing, under a minute
 # make check   ruff and mypy alone
 # make bench   the benchmarks
-# Variables: PYTHON (an interpreter of 3.11 or newer, makes the environment), VENV (its folder), ARGS (added to `make run`).
+# Variables: PYTHON (an interpreter of 3.11 or newer, makes the environment), VENV (its folder), ARGS (added to `make run`
+# and `make bench`), JOBS (processes that run tests).
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
@@ -36,7 +38,7 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 quick: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -x -m "not slow"
