@@ -87,6 +87,8 @@ class Values:
             for key in self.keys[n]:
                 if isinstance(key, tuple):
                     self.access[key] = plain(key[0].shape, key[1])
+        # What a `where` chooses from is read before: a load behind a condition is a branch.
+        self.chosen = {k for n in self.nodes if n.op.name == "where" for k in self.keys[n][1:]}
         self.params: dict[Node, str] = {}  # base Node of a buffer -> parameter
         self.fresh: set[Node] = set()  # buffers read and written: loads must come before stores
         self.names: dict[Key, str] = {}
@@ -134,6 +136,7 @@ class Values:
         alone: the text will stand in a line of its own, so that it may be longer.
         """
         longest = ALONE if alone else INLINE // 2 if " if " in text else INLINE
+        force = force or (key in self.chosen and "[" in text)
         if not force and uses <= 1 and len(text) <= longest:
             self.names[key] = text if is_atom(text) else f"({text})"
             return
