@@ -102,21 +102,27 @@ class Rows:
 
 def row_groups(p: Product, tiles: Tiles) -> list[str]:
     """The rows of a chunk; a row that is alone, as when one sample is predicted, reads long
-    stretches of b.
+    stretches of a b that is not in L2.
     """
     lines = several_rows(p, tiles)
-    if isinstance(p.M, int) or p.row_a == 1 or p.packed or len(p.panels()) < 2:
+    if isinstance(p.M, int) or p.row_a == 1 or p.packed or whole_b(p) <= SMALL_B:
         return lines
     alone = row_blocks(replace(p, rows=1, vectors=ALONE), tiles, Rows("lo", "hi"))
     return ["if hi - lo == 1:", *indent(alone), "else:", *indent(lines)]
+
+
+def whole_b(p: Product) -> int:
+    """Bytes of b; 0 where only a run knows."""
+    if isinstance(p.K, int) and isinstance(p.N, int):
+        return p.K * p.N * target.itemsize(p.dtype)
+    return 0
 
 
 def several_rows(p: Product, tiles: Tiles) -> list[str]:
     """All panels for a few rows at a time where b stays in L2 anyway; else all rows of the chunk
     for each panel.
     """
-    whole = p.K * p.N if isinstance(p.K, int) and isinstance(p.N, int) else 0
-    if p.row_a == 1 or not 0 < whole * target.itemsize(p.dtype) <= SMALL_B or len(p.panels()) < 2:
+    if p.row_a == 1 or not 0 < whole_b(p) <= SMALL_B or len(p.panels()) < 2:
         return row_blocks(p, tiles, Rows("lo", "hi"))
     group = GROUP * p.rows
     return [

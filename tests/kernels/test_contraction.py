@@ -94,6 +94,14 @@ def test_run_time_depth(M, N):
         check(recipe, (M, N, K), True, False, symbols={"batch": K}, seed=K)
 
 
+@pytest.mark.parametrize("epilogue", [Epilogue(), Epilogue(bias=True, final="add_relu")])
+def test_a_row_alone_reads_long_stretches(epilogue):
+    recipe = matmul_template("dense", "batch", 266, 300, epilogue=epilogue)
+    assert any("tile_1x10" in line for line in recipe.steps[0].template.imports)
+    for M in (1, 2, 9):
+        check(recipe, (M, 266, 300), False, False, symbols={"batch": M}, epilogue=epilogue, seed=M)
+
+
 @pytest.mark.parametrize(("M", "N"), [(37, 1030), (1029, 33), (200, 1024)])
 def test_sums_over_long_rows(M, N):
     """Rows of a and b are copied, block by block, where they are far apart."""
