@@ -80,7 +80,8 @@ def test_epilogues(final):
     extra = (("scale", "f4"), ("copy", "f4"))
 
     def tail(index, column):
-        return [f"y[{index}] = y[{index}] * scale[{column}]", f"copy[{index}] = y[{index}]"]
+        # `v` as the emitter writes it: large values, so that a clash of names does not pass
+        return [f"v = y[{index}] * scale[{column}]", f"y[{index}] = v", f"copy[{index}] = v"]
 
     x, w, dy = operands(c, 2)
     y, dx, _ = reference(c, x, w, dy)
@@ -93,7 +94,7 @@ def test_epilogues(final):
             "bias": rng.standard_normal(channels).astype("f4"),
             "mask": rng.standard_normal(shape).astype("f4"),
             "residual": rng.standard_normal(shape).astype("f4"),
-            "scale": rng.standard_normal(channels).astype("f4"),
+            "scale": rng.standard_normal(channels).astype("f4") * np.float32(1e3),
             "copy": np.full(shape, np.nan, "f4"),
             "out": np.full(shape, np.nan, "f4"),
         }
