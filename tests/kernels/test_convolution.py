@@ -148,9 +148,7 @@ CASES = {
         9, 8, 16, 17, 3, 2, padding=((2, -3), (1, -2)), stride=(2, 1)
     ),
     "last pixels not read, 1x1": conv(4, 5, 20, 17, 1, 1, padding=((0, -1), (0, 0))),
-    "last pixels not read, depthwise": conv(
-        7, 9, 6, 6, 3, 3, groups=6, padding=((0, -2), (1, -3))
-    ),
+    "last pixels not read, depthwise": conv(7, 9, 6, 6, 3, 3, groups=6, padding=((0, -2), (1, -3))),
     "depthwise, wide multiplier": conv(5, 6, 2, 36, 3, 3, groups=2, padding=SAME),
 }
 
