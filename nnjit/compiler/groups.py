@@ -80,6 +80,15 @@ class Buffer:
         return evaluate(self.spec.nbytes, extents)
 
 
+NOMINAL = 64  # what a run-time symbol counts as where bytes are compared
+
+
+def nominal_bytes(n: Node) -> int:
+    """Bytes of a value, run-time symbols counted as NOMINAL."""
+    size = n.spec.nbytes
+    return size if isinstance(size, int) else size.factor * NOMINAL ** len(size.symbols)
+
+
 def number(value: int | str, names: Mapping[str, int]) -> int:
     """The value of a trip count or size: an int, or an expression of these names."""
     if isinstance(value, int):

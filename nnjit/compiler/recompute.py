@@ -11,17 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nnjit.compiler.fuse import fuse
-from nnjit.compiler.groups import Fusion, Group
+from nnjit.compiler.groups import Fusion, Group, nominal_bytes
 from nnjit.graph import CONSTANT, EXTENT, Graph, Node, users
-from nnjit.spec import Dim, Extent
 
 CHEAP = (
     "add", "subtract", "multiply", "negative", "square", "relu", "absolute", "maximum", "minimum",
     "where", "cast", "equal", "not_equal", "greater", "greater_equal", "less", "less_equal",
     "logical_and", "logical_or", "logical_not",
 )  # fmt: skip
-LARGE = 1 << 12  # bytes from which a value counts; a symbol stands for SYMBOL
-SYMBOL = 64
+LARGE = 1 << 12  # bytes from which a value counts
 LONGEST = 12  # operations that one reader repeats, at most
 
 
@@ -36,8 +34,7 @@ def recompute(fusion: Fusion) -> Fusion:
 
 def nbytes(n: Node) -> int:
     """Bytes of a value, 0 where they do not count."""
-    size: Dim = n.spec.nbytes
-    number = size.factor * SYMBOL ** len(size.symbols) if isinstance(size, Extent) else size
+    number = nominal_bytes(n)
     return 0 if number < LARGE or n.op in (CONSTANT, EXTENT) else number
 
 

@@ -9,11 +9,8 @@ merged.
 
 from __future__ import annotations
 
-from nnjit.compiler.groups import Fusion, Group
+from nnjit.compiler.groups import Fusion, Group, nominal_bytes
 from nnjit.graph import PARAMETER, Node
-from nnjit.spec import Extent, evaluate, symbols_of
-
-NOMINAL = 64  # what a run-time symbol counts as where bytes are compared
 
 
 def schedule(fusion: Fusion) -> Fusion:
@@ -109,11 +106,3 @@ class Scheduler:
         """Does n take memory that could be given back before the end?"""
         readers = self.readers.get(n, set()) - {g}
         return bool(readers) and not readers <= self.last
-
-
-def nominal_bytes(n: Node) -> int:
-    """Bytes of a value, run-time symbols counted as NOMINAL."""
-    size = n.spec.nbytes
-    if isinstance(size, Extent):
-        return evaluate(size, dict.fromkeys(symbols_of([size]), NOMINAL))
-    return size
