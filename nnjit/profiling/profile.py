@@ -125,7 +125,7 @@ def text(p: Profile) -> str:
         f"{p.best_ms:.3f}), {measured:.3f} ms in launches; {p.gflops:.1f} GFLOP/s; "
         f"work arena {bytes_text(p.work)}",
         f"this machine: {m.gflops:.0f} GFLOP/s and {m.bandwidth:.0f} GB/s on {m.threads} threads: "
-        f"the launches cannot take less than {roof:.3f} ms ({roof / p.step_ms:.0%} of the step)",
+        f"at these limits what is counted takes {roof:.3f} ms ({roof / p.step_ms:.0%} of the step)",
     ])  # fmt: skip
 
 
