@@ -35,8 +35,8 @@ class Function:
     ) -> None:
         self.__name__, self.__doc__ = name, formula.__doc__
         self.formula, self.meaning, self.args, self.result = formula, meaning, args, result
-        self.as_result = bool if result == "b" else np.dtype(target.DTYPES[result][0]).type
-        self.as_args = tuple(np.dtype(target.DTYPES[code][0]).type for code in args)
+        self.as_result = bool if result == "b" else np.dtype(target.storage(result)).type
+        self.as_args = tuple(np.dtype(target.storage(code)).type for code in args)
 
     def __repr__(self) -> str:
         return f"{self.__name__}({', '.join(self.args)}) -> {self.result}"
@@ -55,7 +55,7 @@ class Function:
         from numba.core.typing.templates import ConcreteTemplate, signature
         from numba.extending import lower_builtin
 
-        numba_type = {code: getattr(types, name) for code, (name, _) in target.DTYPES.items()}
+        numba_type = {code: getattr(types, target.storage(code)) for code in target.DTYPES}
         numba_type["b"] = types.boolean
         takes = [numba_type[code] for code in self.args]
 

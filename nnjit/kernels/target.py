@@ -14,18 +14,24 @@ from nnjit.errors import ConfigError
 
 jitting = False
 
-#: dtype code in kernel files -> (NumPy name, bytes)
+#: dtype code in kernel files -> (dtype, bytes); NumPy has all of them but bfloat16
 DTYPES = {
     "f4": ("float32", 4), "f8": ("float64", 8), "i4": ("int32", 4), "i8": ("int64", 8),
-    "u1": ("uint8", 1), "u4": ("uint32", 4), "u8": ("uint64", 8),
+    "u1": ("uint8", 1), "u2": ("uint16", 2), "u4": ("uint32", 4), "u8": ("uint64", 8),
+    "b2": ("bfloat16", 2),
 }  # fmt: skip
-#: NumPy name -> dtype code; a bool is stored as one byte, 0 or 1
+#: dtype -> dtype code; a bool is stored as one byte, 0 or 1
 CODES = {name: code for code, (name, _) in DTYPES.items()} | {"bool": "u1"}
 
 
 def itemsize(code: str) -> int:
     """Bytes of one element of a dtype code such as 'f4'."""
     return DTYPES[code][1]
+
+
+def storage(code: str) -> str:
+    """The NumPy name of what a pointer of this dtype code points at: bfloat16 are bit patterns."""
+    return "uint16" if code == "b2" else DTYPES[code][0]
 
 
 @functools.lru_cache(maxsize=1)
@@ -37,6 +43,22 @@ def host_vector_bits() -> int:
     if features.get("avx512f"):
         return 512
     return 256 if features.get("avx2") and features.get("fma") else 128
+
+
+@functools.lru_cache(maxsize=1)
+def host_multiplies_pairs() -> bool:
+    """Does the host have AVX512_BF16, whose vdpbf16ps multiplies pairs of bfloat16?"""
+    import llvmlite.binding as llvm
+
+    return bool(llvm.get_host_cpu_features().get("avx512bf16"))
+
+
+def multiplies_pairs() -> bool:
+    """Are kernels written for vdpbf16ps? Only with 512-bit vectors; NNJIT_BF16=emulate says no."""
+    asked = os.environ.get("NNJIT_BF16", "")
+    if asked not in ("", "auto", "emulate"):
+        raise ConfigError(f"NNJIT_BF16={asked!r}: expected auto or emulate")
+    return asked != "emulate" and vector_bits() == 512 and host_multiplies_pairs()
 
 
 def vector_bits() -> int:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nnjit.kernels.target import DTYPES
+from nnjit.kernels.target import DTYPES, storage
 
 INDENT = "    "
 
@@ -38,7 +38,7 @@ class Template:
 def signature(t: Template) -> str:
     """'void(int64, ..., *float32)': lo, hi, tid and the symbols as int64, then the pointers."""
     numbers = ["int64"] * (3 + len(t.symbols))
-    return f"void({', '.join(numbers + ['*' + DTYPES[code][0] for _, code in t.params])})"
+    return f"void({', '.join(numbers + ['*' + storage(code) for _, code in t.params])})"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -50,7 +50,7 @@ def render(t: Template) -> str:
     if len(line) > 100:
         line = "\n".join([head, *folded(names, levels=2), tail])
     doc = t.doc.strip().replace("\\", "\\\\")
-    imports = [f"from numpy import {DTYPES[c][0]} as {c}" for c in used_codes(t)]
+    imports = [f"from numpy import {storage(c)} as {c}" for c in used_codes(t)]
     return "\n".join([
         f"# signature: {signature(t)}", f'"""{doc}"""', *imports, *t.imports, "", "",
         line, *(INDENT + s if s else "" for s in t.body or ("return",)), "",

@@ -92,6 +92,11 @@ def guarded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return inside, whole
 
 
+def unset(count: int, code: str) -> np.ndarray:
+    """What no kernel has written yet: NaN, also as bfloat16."""
+    return np.full(count, 0x7FC0 if code == "b2" else np.nan, target.storage(code))
+
+
 def run_recipe(
     recipe: Recipe,
     operands: dict[str, np.ndarray],
@@ -106,7 +111,7 @@ def run_recipe(
     symbols = symbols or {}
     held = {name: guarded(array) for name, array in operands.items()}
     for name, (elements, code) in recipe.temps.items():
-        held[name] = guarded(np.full(evaluate(elements, symbols), np.nan, target.DTYPES[code][0]))
+        held[name] = guarded(unset(evaluate(elements, symbols), code))
     before = {name: whole.copy() for name, (_, whole) in held.items()}
     for step in recipe.steps:
         t = step.template
@@ -114,9 +119,9 @@ def run_recipe(
         if t.scratch:
             code = t.params[-1][1]
             count = evaluate(t.scratch, symbols) // target.itemsize(code)
-            arrays.append(np.full(2 * count, np.nan, target.DTYPES[code][0]))
+            arrays.append(unset(2 * count, code))
         assert len(arrays) == len(t.params), (t.name, step.args, t.params)
-        assert [target.CODES[a.dtype.name] for a in arrays] == [code for _, code in t.params]
+        assert [a.dtype.name for a in arrays] == [target.storage(code) for _, code in t.params]
         function = native(t) if jit else python_function(t)
         for i, (lo, hi) in enumerate(chunks(evaluate(t.trip, symbols), rng)):
             function(lo, hi, i % 2, *[symbols[s] for s in t.symbols], *arrays)

@@ -24,7 +24,7 @@ def launch(
     """
     held, arrays = {}, []
     for name, code in template.params:
-        dtype = np.dtype(target.DTYPES[code][0])
+        dtype = np.dtype(target.storage(code))
         if name in inputs:
             assert inputs[name].dtype == dtype, (name, code)
             arrays.append(inputs[name].ravel())
