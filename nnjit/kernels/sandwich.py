@@ -3,7 +3,7 @@
 `sandwich(...)` returns a function (src, soff, dst, doff[, e, eoff][, m, moff]) that reads a square
 block d of vectors, multiplies it by the literal matrix L from both sides, and stores the result;
 all in registers. In a compile worker it is a Numba intrinsic (see `sandwich_llvm`), elsewhere the
-NumPy meaning below.
+NumPy meaning below. Pointers may have any type: what they point at is said by the transform.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnjit.kernels import target
+from nnjit.kernels.bf16 import expand, shorten
 from nnjit.kernels.tile import FINALS
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -34,6 +35,10 @@ class Sandwich:
     bias: bool
     final: str
     dtype: str
+    source: str
+    to: str
+    operand: str
+    quick: bool
 
     @property
     def reads_m(self) -> bool:
@@ -41,7 +46,8 @@ class Sandwich:
 
     def arguments(self) -> list[str]:
         """Names of the call's arguments, in order."""
-        names = ["src", "soff", "dst", "doff"] + ["r0", "r1", "c0", "c1"] * self.edge
+        names = ["src", "soff", "dst", "doff"] + ["odd"] * (self.to == "pairs")
+        names += ["r0", "r1", "c0", "c1"] * self.edge
         return names + ["e", "eoff"] * self.bias + ["m", "moff"] * self.reads_m
 
 
@@ -57,6 +63,10 @@ def sandwich(
     bias: bool = False,
     final: str = "store",
     dtype: str = "f4",
+    source: str = "",
+    to: str = "",
+    operand: str = "",
+    quick: bool = False,
 ) -> Callable[..., None]:
     """y = matrix @ d @ matrix.T, elementwise over `lanes` neighbouring elements.
 
@@ -64,12 +74,18 @@ def sandwich(
     writes[1]; of y only the first stored[0] x stored[1], all by default. edge: only d[r0:r1, c0:c1]
     exists, run-time numbers, and the rest is zero; none of it is read. tail: lanes in use, 0 for
     all. bias adds the vector at e. final: store, relu, mask (0 where not m > 0), add (m), add_relu;
-    m is laid out like the result.
+    m is laid out like the result. source, to, operand: what src, dst and m hold, dtype by default,
+    or b2; arithmetic is in dtype. to="pairs": dst holds pairs of b2, 32 bits each; with odd = 0 the
+    result becomes the lower half and the upper one zero, with odd = 1 only the upper half is set.
+    quick: bfloat16 are rounded by the instruction of AVX512_BF16, which makes denormals zero.
     """
     if final not in FINALS:
         raise ValueError(f"sandwich(final={final!r}): expected one of {', '.join(FINALS)}")
     stored = stored or (len(matrix), len(matrix))
-    shape = Sandwich(matrix, reads, writes, stored, edge, lanes, tail, bias, final, dtype)
+    shape = Sandwich(
+        matrix, reads, writes, stored, edge, lanes, tail, bias, final, dtype,
+        source or dtype, to or dtype, operand or dtype, quick,
+    )  # fmt: skip
     if target.jitting:
         from nnjit.kernels.sandwich_llvm import sandwich_intrinsic
 
@@ -84,12 +100,12 @@ def numpy_sandwich(s: Sandwich) -> Callable[..., None]:
 
     def run(*args: Any) -> None:
         v = dict(zip(names, args, strict=True))
-        src, dst = v["src"], v["dst"]
-        d = np.zeros((size, size, width), src.dtype)
+        d = np.zeros((size, size, width), target.DTYPES[s.dtype][0])
         r0, r1, c0, c1 = (v.get(k, n) for k, n in zip(limits, (0, size, 0, size), strict=True))
         for i in range(r0, r1):
             for j in range(c0, c1):
-                d[i, j] = src[v["soff"] + i * s.reads[0] + j * s.reads[1] + columns]
+                at = v["soff"] + i * s.reads[0] + j * s.reads[1] + columns
+                d[i, j] = taken(v["src"], s.source, at)
         with np.errstate(all="ignore"):
             y = times(s.matrix, times(s.matrix, d).swapaxes(0, 1)).swapaxes(0, 1)
             for i, j in np.ndindex(*s.stored):
@@ -97,13 +113,34 @@ def numpy_sandwich(s: Sandwich) -> Callable[..., None]:
                 if s.bias:
                     value = value + v["e"][v["eoff"] + columns]
                 if s.reads_m:
-                    m = v["m"][v["moff"] + at + columns]
+                    m = taken(v["m"], s.operand, v["moff"] + at + columns)
                     value = np.where(m > 0, value, 0) if s.final == "mask" else value + m
                 if s.final.endswith("relu"):
                     value = np.maximum(value, 0)
-                dst[v["doff"] + at + columns] = value
+                put(v["dst"], s.to, v["doff"] + at + columns, value, v.get("odd", 0))
 
     return run
+
+
+def viewed(array: np.ndarray, code: str) -> np.ndarray:
+    """The array's memory as elements of this dtype code."""
+    return array.view("uint32" if code == "pairs" else target.storage(code))
+
+
+def taken(array: np.ndarray, code: str, at: np.ndarray) -> np.ndarray:
+    """Its elements as numbers."""
+    values = viewed(array, code)[at]
+    return expand(values) if code == "b2" else values
+
+
+def put(array: np.ndarray, code: str, at: np.ndarray, value: np.ndarray, odd: int) -> None:
+    """Stores numbers; see `sandwich` for pairs."""
+    to = viewed(array, code)
+    if code == "pairs":
+        half = shorten(value).astype(np.uint32)
+        to[at] = half << np.uint32(16) | to[at] & np.uint32(0xFFFF) if odd else half
+    else:
+        to[at] = shorten(value) if code == "b2" else value
 
 
 def times(matrix: Matrix, d: np.ndarray) -> np.ndarray:
