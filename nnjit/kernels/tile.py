@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from nnjit.kernels import target
+from nnjit.kernels.bf16 import expand, shorten
 
 INITS = ("zero", "load", "bias")
 FINALS = ("store", "relu", "mask", "add", "add_relu")
@@ -45,6 +46,8 @@ class TileShape:
     static_k: int
     dtype: str
     runtime: tuple[str, ...]
+    out: str
+    emulate: bool
 
     @property
     def reads_m(self) -> bool:
@@ -72,6 +75,8 @@ def tile(
     static_k: int = 0,
     dtype: str = "f4",
     runtime: tuple[str, ...] = (),
+    out: str = "",
+    emulate: bool = False,
 ) -> Callable[..., None]:
     """The tile as a function (R, kc, a, aoff, sar, b, boff, sbr, c, coff[, e, eoff][, m, moff][,
     strides][, width]).
@@ -84,6 +89,14 @@ def tile(
     store, relu, mask (0 where not m > 0), add (m), add_relu; m is laid out like C. runtime: of
     row_a, row_c, step_a, step_b those that are arguments; rows_a and rows_c then multiply row_a and
     row_c. NaN and inf propagate as in the formula; relu keeps NaN.
+
+    dtype "b2": A and B hold pairs of bfloat16 that follow each other along k. Their offsets,
+    rows_a, steps, sar, sbr, taps and kc count pairs; their pointers may have any dtype. lanes, the
+    sums and e are float32: each pair adds its second product, then its first, with one rounding
+    each. C is float32, or bfloat16 (rounded) with out="b2", which init "load" excludes; m is
+    either, by its pointer. emulate: without the CPU's vdpbf16ps (`target.multiplies_pairs` says
+    whether it has that); equal bits but for denormal numbers, which the instruction takes and gives
+    as 0.
     """
     rows_a, rows_c = tuple(rows_a), tuple(rows_c)
     pieces = ((0, 0, 0, len(rows_c)),) if taps is None else tuple(taps)
@@ -96,6 +109,12 @@ def tile(
     ordered = tuple(name for name in RUNTIME if name in runtime)
     if len(ordered) != len(runtime):
         raise ValueError(f"tile(runtime={runtime!r}): expected names out of {RUNTIME}")
+    out = out or ("f4" if dtype == "b2" else dtype)
+    if out not in (("f4", "b2") if dtype == "b2" else (dtype,)) or (out, init) == ("b2", "load"):
+        raise ValueError(
+            f"tile(dtype={dtype!r}, out={out!r}, init={init!r}): out is the dtype; of pairs (b2) "
+            "it is f4, or b2 where nothing is loaded"
+        )
     shape = TileShape(
         rows_a,
         rows_c,
@@ -110,6 +129,8 @@ def tile(
         static_k,
         dtype,
         ordered,
+        out,
+        emulate,
     )
     if target.jitting:
         from nnjit.kernels.tile_llvm import tile_intrinsic
@@ -134,7 +155,7 @@ def numpy_tile(s: TileShape) -> Callable[..., None]:
         at_c = at_c[:, None] + np.arange(columns)
         step_a, step_b = v.get("step_a", s.step_a), v.get("step_b", s.step_b)
         c = v["c"]
-        acc = np.zeros(at_c.shape, c.dtype)
+        acc = np.zeros(at_c.shape, np.float32 if s.dtype == "b2" else c.dtype)
         if s.init == "load":
             acc = c[v["coff"] + at_c]
         elif s.init == "bias":
@@ -144,18 +165,28 @@ def numpy_tile(s: TileShape) -> Callable[..., None]:
         with np.errstate(all="ignore"):
             for r in range(v["R"] if kc > 0 else 0):
                 for ta, tb, lo, hi in s.taps:
-                    a = v["a"][v["aoff"] + r * v["sar"] + ta + rows_a[lo:hi, None] + k * step_a]
+                    at_a = v["aoff"] + r * v["sar"] + ta + rows_a[lo:hi, None] + k * step_a
                     first = v["boff"] + r * v["sbr"] + tb
-                    b = v["b"][first + k[:, None] * step_b + np.arange(columns)]
-                    acc[lo:hi] += a @ b
+                    at_b = first + k[:, None] * step_b + np.arange(columns)
+                    if s.dtype == "b2":
+                        for half in (1, 0):
+                            acc[lo:hi] += part(v["a"], at_a, half) @ part(v["b"], at_b, half)
+                    else:
+                        acc[lo:hi] += v["a"][at_a] @ v["b"][at_b]
             if s.reads_m:
                 m = v["m"][v["moff"] + at_c]
+                m = expand(m) if m.dtype == np.uint16 else m
                 acc = np.where(m > 0, acc, acc.dtype.type(0)) if s.final == "mask" else acc + m
             if s.final.endswith("relu"):
                 acc = np.maximum(acc, 0)
-        c[v["coff"] + at_c] = acc
+        c[v["coff"] + at_c] = shorten(acc) if s.out == "b2" else acc
 
     return run
+
+
+def part(pairs: Any, at: Any, half: int) -> Any:
+    """The first (0) or second (1) number of each of these pairs of bfloat16."""
+    return expand(pairs.view(np.uint16)[2 * at + half])
 
 
 def transpose_block(

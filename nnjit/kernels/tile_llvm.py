@@ -23,6 +23,8 @@ I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 ELEMENT = {
     "f4": (ir.FloatType(), types.float32, "f32"),
     "f8": (ir.DoubleType(), types.float64, "f64"),
+    "u4": (ir.IntType(32), types.uint32, "i32"),
+    "u2": (ir.IntType(16), types.uint16, "i16"),
 }
 POINTERS = {"a", "b", "c", "e", "m", "src", "dst"}
 
@@ -38,14 +40,26 @@ def define(names: list[str], dtype: str, write: Callable[[Any, dict[str, Any]], 
         write(builder, dict(zip(names, args, strict=True)))
         return cx.get_dummy_value()
 
-    # Numba reads the number of arguments off the Python function, and it differs from tile to tile.
-    space = {"sig": sig, "codegen": codegen}
-    exec(f"def kernel_block(tc, {', '.join(names)}):\n    return sig, codegen", space)
+    return named(names, lambda *_given: (sig, codegen))
+
+
+def named(names: list[str], typed: Callable[..., Any]) -> Any:
+    """`typed` (argument types -> signature and code generator) as an intrinsic.
+
+    Numba reads the number of arguments off the Python function, and it differs from tile to tile.
+    """
+    listed = ", ".join(names)
+    space = {"typed": typed}
+    exec(f"def kernel_block(tc, {listed}):\n    return typed({listed})", space)
     return intrinsic(space["kernel_block"])
 
 
 def tile_intrinsic(s: TileShape) -> Any:
     """The tile of this shape as an intrinsic; same arguments and results as `tile.numpy_tile`."""
+    if s.dtype == "b2":
+        from nnjit.kernels.pairs_llvm import pair_intrinsic
+
+        return pair_intrinsic(s)
     return define(
         s.arguments(), s.dtype, lambda builder, args: TileWriter(s, builder, args).write()
     )
@@ -58,13 +72,13 @@ def constant(value: int) -> ir.Constant:
 class Vectors:
     """Loads, stores and broadcasts of vectors of `lanes` elements at a builder's position."""
 
-    def __init__(self, builder: Any, lanes: int, dtype: str):
+    def __init__(self, builder: Any, lanes: int, dtype: str, align: int = 0):
         self.builder, self.lanes = builder, lanes
         self.element, _, self.suffix = ELEMENT[dtype]
-        self.align = 4 if dtype == "f4" else 8
+        self.align = align or int(dtype[1])
         self.vector = ir.VectorType(self.element, lanes)
         self.mask_type = ir.VectorType(I1, lanes)
-        self.zero = ir.Constant(self.vector, [0.0] * lanes)
+        self.zero = ir.Constant(self.vector, [0.0 if dtype[0] == "f" else 0] * lanes)
 
     def function(self, name: str, result: Any, operands: list[Any]) -> Any:
         kind = ir.FunctionType(result, operands)
@@ -117,7 +131,7 @@ class TileWriter:
 
     def __init__(self, shape: TileShape, builder: Any, args: dict[str, Any]):
         self.s, self.b, self.args = shape, builder, args
-        self.v = Vectors(builder, shape.lanes, shape.dtype)
+        self.v = Vectors(builder, shape.lanes, "f4" if shape.dtype == "b2" else shape.dtype)
         self.last_mask = None
         if shape.tail:
             self.last_mask = self.v.mask(args["width"] if shape.tail == "run" else shape.tail)
@@ -141,7 +155,7 @@ class TileWriter:
         return self.v.load(self.b.gep(pointer, [constant(j * self.s.lanes)]), mask)
 
     def write(self) -> None:
-        rows, c = range(len(self.rows_c)), self.base("c")
+        rows, c = range(len(self.rows_c)), self.out_base()
         columns = range(self.s.vectors)
         if self.s.init == "bias":
             e = self.base("e")
@@ -153,12 +167,21 @@ class TileWriter:
             acc = [[self.v.zero for _ in columns] for _ in rows]
         if self.s.taps:
             acc = self.loop(self.outer_count(), acc, self.outer_step, guarded=True)
-        m = self.base("m") if self.s.reads_m else None
         for i in rows:
             for j in columns:
-                value = self.finish(acc[i][j], m, i, j)
+                value = self.finish(acc[i][j], i, j)
                 at = self.b.gep(c, [self.b.add(self.rows_c[i], constant(j * self.s.lanes))])
-                self.v.store(value, at, self.last_mask if j == self.s.vectors - 1 else None)
+                self.store(value, at, self.last_mask if j == self.s.vectors - 1 else None)
+
+    def out_base(self) -> Any:
+        return self.base("c")
+
+    def store(self, value: Any, pointer: Any, mask: Any) -> None:
+        self.v.store(value, pointer, mask)
+
+    def beside(self, i: int, j: int) -> Any:
+        """The mask or residual of row i, vector j."""
+        return self.load(self.b.gep(self.base("m"), [self.rows_c[i]]), j)
 
     def outer_count(self) -> Any:
         """R, or 0 where there is no inner step: so the k loops need no check of their own."""
@@ -200,9 +223,9 @@ class TileWriter:
             out[i] = [self.v.elementwise("fma", x, y, z) for y, z in zip(row, acc[i], strict=True)]
         return out
 
-    def finish(self, x: Any, m: Any, i: int, j: int) -> Any:
+    def finish(self, x: Any, i: int, j: int) -> Any:
         if self.s.reads_m:
-            y = self.load(self.b.gep(m, [self.rows_c[i]]), j)
+            y = self.beside(i, j)
             if self.s.final == "mask":
                 x = self.b.select(self.b.fcmp_ordered(">", y, self.v.zero), x, self.v.zero)
             else:

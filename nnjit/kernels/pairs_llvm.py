@@ -1,0 +1,140 @@
+"""The tile over pairs of bfloat16, as LLVM vectors: vdpbf16ps, or two fused multiply-adds. Compile
+workers only.
+
+A pair is one lane of 32 bits, so everything but the products is the tile of float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from nnjit.kernels.tile import TileShape
+from nnjit.kernels.tile_llvm import I32, POINTERS, TileWriter, Vectors, constant, named
+
+I16 = ir.IntType(16)
+UPPER = 0xFFFF0000
+
+
+class BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite can parse but has no class for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloat)
+
+    def __hash__(self) -> int:
+        return hash(BFloat)
+
+
+def pair_intrinsic(s: TileShape) -> Any:
+    """The tile of this shape; its pointers have the dtypes of the call."""
+    names = s.arguments()
+
+    def typed(*given: Any) -> Any:
+        kinds = dict(zip(names, given, strict=True))
+        for name, kind in kinds.items():
+            if (name in POINTERS) != isinstance(kind, types.CPointer):
+                raise TypeError(f"tile(dtype='b2'): {name} is {kind}")
+        sig = types.void(*[k if isinstance(k, types.CPointer) else types.int64 for k in given])
+        short = frozenset(n for n in POINTERS & {*names} if kinds[n].dtype == types.uint16)
+
+        def codegen(cx: Any, builder: Any, _sig: Any, args: Any) -> Any:
+            PairWriter(s, builder, dict(zip(names, args, strict=True)), short).write()
+            return cx.get_dummy_value()
+
+        return sig, codegen
+
+    return named(names, typed)
+
+
+class PairWriter(TileWriter):
+    """A tile whose A and B are lanes of two bfloat16; `short` names the pointers to 16 bits."""
+
+    def __init__(self, s: TileShape, builder: Any, args: dict[str, Any], short: frozenset[str]):
+        super().__init__(s, builder, args)
+        self.short = short
+        self.pairs = Vectors(builder, s.lanes, "u4", align=2)
+        self.halves = Vectors(builder, s.lanes, "u2")
+
+    def base(self, name: str) -> Any:
+        v = self.pairs if name in "ab" else self.halves if name in self.short else self.v
+        return v.at(self.args[name], self.args[name + "off"])
+
+    def out_base(self) -> Any:
+        if (self.s.out == "b2") != ("c" in self.short):
+            raise TypeError(f"tile(out={self.s.out!r}): c points at another dtype")
+        return self.base("c")
+
+    def load_as(self, v: Vectors, pointer: Any, j: int) -> Any:
+        mask = self.last_mask if j == self.s.vectors - 1 else None
+        return v.load(self.b.gep(pointer, [constant(j * self.s.lanes)]), mask)
+
+    def beside(self, i: int, j: int) -> Any:
+        if "m" not in self.short:
+            return super().beside(i, j)
+        at = self.b.gep(self.base("m"), [self.rows_c[i]])
+        return widen(self.b, self.v, self.load_as(self.halves, at, j))
+
+    def store(self, value: Any, pointer: Any, mask: Any) -> None:
+        if self.s.out == "b2":
+            self.halves.store(shortened(self.b, self.v, value), pointer, mask)
+        else:
+            super().store(value, pointer, mask)
+
+    def multiply_add(self, acc: Any, pa: Any, pb: Any, lo: int, hi: int) -> Any:
+        row, out = [self.load_as(self.pairs, pb, j) for j in range(self.s.vectors)], list(acc)
+        multiply = self.twice if self.s.emulate else self.dot
+        row = [self.operand(y) for y in row]
+        for i in range(lo, hi):
+            pair = self.b.load(self.b.gep(pa, [self.rows_a[i]]))
+            pair.align = 2
+            x = self.operand(self.pairs.spread(pair, I32))
+            out[i] = [multiply(x, y, z) for y, z in zip(row, acc[i], strict=True)]
+        return out
+
+    def operand(self, pairs: Any) -> Any:
+        """Pairs as the product takes them: as bfloat, or as float32 of the second and the first."""
+        b, v = self.b, self.v
+        if not self.s.emulate:
+            return b.bitcast(pairs, ir.VectorType(BFloat(), 2 * self.s.lanes))
+        second = b.and_(pairs, ir.Constant(self.pairs.vector, [UPPER] * self.s.lanes))
+        first = b.shl(pairs, ir.Constant(self.pairs.vector, [16] * self.s.lanes))
+        return b.bitcast(second, v.vector), b.bitcast(first, v.vector)
+
+    def dot(self, x: Any, y: Any, z: Any) -> Any:
+        name = "llvm.x86.avx512bf16.dpbf16ps.512"
+        f = self.v.function(name, self.v.vector, [self.v.vector, x.type, x.type])
+        return self.b.call(f, [z, x, y])
+
+    def twice(self, x: Any, y: Any, z: Any) -> Any:
+        for p, q in zip(x, y, strict=True):
+            z = self.v.elementwise("fma", p, q, z)
+        return z
+
+
+def widen(b: Any, v: Vectors, bits: Any) -> Any:
+    """Vectors of bfloat16 bits as float32; v: the vectors of float32."""
+    ints = ir.VectorType(I32, v.lanes)
+    return b.bitcast(b.shl(b.zext(bits, ints), ir.Constant(ints, [16] * v.lanes)), v.vector)
+
+
+def shortened(b: Any, v: Vectors, x: Any) -> Any:
+    """Vectors of float32 as bfloat16 bits, rounded to nearest even like `bf16.bf16_round`."""
+    ints = ir.VectorType(I32, v.lanes)
+
+    def every(number: int) -> Any:
+        return ir.Constant(ints, [number] * v.lanes)
+
+    bits = b.bitcast(x, ints)
+    upper = b.lshr(bits, every(16))
+    odd = b.and_(upper, every(1))
+    nearest = b.lshr(b.add(bits, b.add(odd, every(0x7FFF))), every(16))
+    quiet = b.or_(upper, every(0x40))
+    return b.trunc(
+        b.select(b.fcmp_ordered("ord", x, x), nearest, quiet), ir.VectorType(I16, v.lanes)
+    )
