@@ -144,24 +144,29 @@ philox_normal_f4 = element("philox_normal_f4", normal_f4, numpy_normal, np.float
 philox_normal_f8 = element("philox_normal_f8", normal_f8, numpy_normal, np.float64, "f8")
 
 
-def philox_bits(seed: int, stream: int, step: int, shape: Any) -> np.ndarray:
+def philox_bits(seed: int, stream: int, step: int, shape: Any, first: int = 0) -> np.ndarray:
     """uint64 array of random bits: element i of the flat array is philox_bits_u8(seed, stream,
-    step, i).
+    step, first + i).
 
     seed, stream and step are integers, taken modulo 2**64.
     """
     count = int(np.prod(shape, dtype=np.int64))
-    return numpy_bits(seed, stream, step, np.arange(count, dtype=np.uint64)).reshape(shape)
+    index = np.arange(first, first + count, dtype=np.uint64)
+    return numpy_bits(seed, stream, step, index).reshape(shape)
 
 
-def philox_uniform(seed: int, stream: int, step: int, shape: Any, dtype: Any) -> np.ndarray:
+def philox_uniform(
+    seed: int, stream: int, step: int, shape: Any, dtype: Any, first: int = 0
+) -> np.ndarray:
     """Uniform numbers in [0, 1), float32 or float64; the same bits as in kernels."""
-    return numpy_uniform(philox_bits(seed, stream, step, shape), checked(dtype))
+    return numpy_uniform(philox_bits(seed, stream, step, shape, first), checked(dtype))
 
 
-def philox_normal(seed: int, stream: int, step: int, shape: Any, dtype: Any) -> np.ndarray:
+def philox_normal(
+    seed: int, stream: int, step: int, shape: Any, dtype: Any, first: int = 0
+) -> np.ndarray:
     """Standard normal numbers, float32 or float64; kernels differ by a few ulp."""
-    return numpy_normal(philox_bits(seed, stream, step, shape), checked(dtype))
+    return numpy_normal(philox_bits(seed, stream, step, shape, first), checked(dtype))
 
 
 def checked(dtype: Any) -> np.dtype:

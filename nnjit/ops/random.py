@@ -1,7 +1,8 @@
 """Random numbers: pure functions of (seed, stream, step, element), so steps can be repeated.
 
-The state is a Node of shape (2,) int64, (seed, step); by default that of the current scope. Each
-call takes a stream of its own, so two calls never give the same numbers.
+The state is a Node of shape (2,) int64, (seed, step); by default that of the current scope. One of
+shape (3,) says further which element the first one is, where a value is drawn in parts. Each call
+takes a stream of its own, so two calls never give the same numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from nnjit.spec import FLOATS, Dim, Spec, check_dtype
 
 
 def _rule(rng: Spec, *, shape: Sequence[Dim], dtype: str, stream: int) -> Spec:
-    if rng.shape != (2,) or rng.dtype != "int64":
+    if rng.shape not in ((2,), (3,)) or rng.dtype != "int64":
         raise ShapeError(f"random: a state int64(2,) of seed and step expected, got {rng}")
     if dtype not in FLOATS:
         raise DTypeError(f"random: dtype {dtype} is not floating point; cast the numbers instead")
@@ -32,7 +33,8 @@ def _meaning(name: str) -> Callable[..., np.ndarray]:
         from nnjit.kernels.philox import philox_normal, philox_uniform
 
         draw = philox_uniform if name == "uniform" else philox_normal
-        return draw(int(rng[0]), stream, int(rng[1]), m.shape, dtype)
+        first = int(rng[2]) if len(rng) > 2 else 0
+        return draw(int(rng[0]), stream, int(rng[1]), m.shape, dtype, first)
 
     return numpy
 

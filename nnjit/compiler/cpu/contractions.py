@@ -200,6 +200,8 @@ class Tail:
             return self.values.expression(n, [])
         rng = self.values.params[self.low.fusion.base(n.inputs[0])]
         kind = n.op.name.removeprefix("random_")
+        if n.inputs[0].shape == (3,):
+            index = f"{rng}[2] + {index}"
         return f"philox_{kind}_{CODES[n.dtype]}({rng}[0], {n.attrs['stream']}, {rng}[1], {index})"
 
 

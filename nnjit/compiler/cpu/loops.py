@@ -97,9 +97,12 @@ class LoopKernel:
     def seed_lines(self) -> None:
         """Seed and step of each random state, read once."""
         states = [n.inputs[0] for n in self.v.nodes if n.op.kind == "random"]
-        for name in dict.fromkeys(self.v.params[self.v.fusion.base(s)] for s in states):
+        sizes = {self.v.params[self.v.fusion.base(s)]: s.shape[0] for s in states}
+        for name, size in sizes.items():
             self.lines.add(f"{name}_seed = {name}[0]")
             self.lines.add(f"{name}_step = {name}[1]")
+            if size == 3:
+                self.lines.add(f"{name}_first = {name}[2]")
 
     def write_map(self) -> None:
         uses = self.v.occurrences(self.v.nodes)

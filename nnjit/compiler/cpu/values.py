@@ -192,6 +192,8 @@ class Values:
             code = CODES[n.dtype]
             kind = n.op.name.removeprefix("random_")
             index = index_text(self.own_access(n), loops)
+            if n.inputs[0].shape == (3,):
+                index = f"{rng}_first + {index}"
             return f"philox_{kind}_{code}({rng}_seed, {n.attrs['stream']}, {rng}_step, {index})"
         if n.op.kind == "view":
             return args[0]
