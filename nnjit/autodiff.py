@@ -14,7 +14,7 @@ from nnjit.errors import DTypeError, GraphError, ShapeError
 from nnjit.graph import Node, current_scope, enter, siblings, walk
 from nnjit.ops.join import full_like
 from nnjit.ops.reduce import sum_to
-from nnjit.spec import FLOATS
+from nnjit.spec import FLOATS, computed_as
 
 
 def gradients(output: Node, wrt: Sequence[Node], cotangent: Node | None = None) -> list[Node]:
@@ -32,6 +32,11 @@ def gradients(output: Node, wrt: Sequence[Node], cotangent: Node | None = None) 
         raise ShapeError(f"gradients: cotangent {cotangent.spec} for an output {output.spec}")
     found = pull_back({output: cotangent}, wrt)
     return [full_like(x, 0) if g is None else g for x, g in zip(wrt, found, strict=True)]
+
+
+def is_float(x: Node) -> bool:
+    """Whether x may have a gradient; that of a bfloat16 value is float32."""
+    return computed_as(x.dtype) in FLOATS
 
 
 def pull_back(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node | None]:
@@ -61,7 +66,7 @@ def _backward(
                 if g is None:
                     continue
                 g = sum_to(g, x.shape)
-                if g.spec != x.spec:
+                if g.spec != x.spec.with_dtype(computed_as(x.dtype)):
                     raise GraphError(f"gradient of {node!r}: {g.spec} for {x.spec}")
                 total[x] = total[x] + g if x in total else g
     return [total.get(x) for x in wrt]
@@ -73,7 +78,7 @@ def _between(outputs: Iterable[Node], targets: set[Node], through: bool) -> list
     order = []
     for node in walk(outputs):
         inside = node in targets and not through
-        if not inside and node.dtype in FLOATS and any(x in active for x in node.inputs):
+        if not inside and is_float(node) and any(x in active for x in node.inputs):
             active.add(node)
             order.append(node)
     return order
@@ -84,10 +89,10 @@ def _pull(members: Sequence[Node], dys: Sequence[Node]) -> Sequence[Node | None]
     node, dy = members[0], dys[0]
     if node.op.family_grad is not None:
         found = node.op.family_grad(members, dys)
-        return [g if x.dtype in FLOATS else None for x, g in zip(node.inputs, found, strict=True)]
+        return [g if is_float(x) else None for x, g in zip(node.inputs, found, strict=True)]
     if node.op.grad is not None:
         return [
-            g if x.dtype in FLOATS else None
+            g if is_float(x) else None
             for x, g in zip(node.inputs, node.op.grad(node, dy), strict=True)
         ]
     if node.op.expand is not None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnjit.errors import GraphError, ShapeError
-from nnjit.spec import Dim, Spec, evaluate, shape_text, symbols_of
+from nnjit.errors import DTypeError, GraphError, ShapeError
+from nnjit.spec import Dim, Spec, computed_as, evaluate, shape_text, symbols_of
 
 LEAVES = ("input", "parameter", "state", "constant", "extent")
 
@@ -158,6 +158,8 @@ def state_node(name: str, spec: Spec) -> Node:
 
 def constant(value: Any, dtype: str | None = None) -> Node:
     """A leaf with a value: a number (shape ()) or an array, kept as a read-only array."""
+    if dtype == "bfloat16":
+        raise DTypeError("no constant is bfloat16: cast a float32 one")
     array = np.array(value, dtype=dtype)
     if (
         dtype is None
@@ -368,7 +370,7 @@ def interpret(
     env: dict[Node, np.ndarray] = {} if trace is None else trace
     with np.errstate(all="ignore"):
         for n in graph.nodes():
-            kind = dtype if dtype and n.dtype.startswith("float") else n.dtype
+            kind = dtype if dtype and "float" in n.dtype else computed_as(n.dtype)
             if n.op is CONSTANT:
                 env[n] = n.attrs["value"].astype(kind)
             elif n.op is EXTENT:

@@ -15,9 +15,14 @@ from nnjit.errors import DTypeError, ShapeError, nearest
 
 DTYPES = {
     "float32": 4, "float64": 8, "int32": 4, "int64": 8,
-    "uint8": 1, "uint32": 4, "uint64": 8, "bool": 1,
+    "uint8": 1, "uint32": 4, "uint64": 8, "bool": 1, "bfloat16": 2,
 }  # fmt: skip
-FLOATS = ("float32", "float64")
+FLOATS = ("float32", "float64")  # what is computed with; bfloat16 is for storage and products
+
+
+def computed_as(dtype: str) -> str:
+    """The NumPy dtype of a value in the interpreter: bfloat16 is a rounded float32 there."""
+    return "float32" if dtype == "bfloat16" else dtype
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,8 @@ def fold(node: Node) -> Node | None:
     size = node.spec.size
     if isinstance(size, Extent) or size > largest or node.op.kind not in FOLDED:
         return None
+    if node.dtype == "bfloat16":  # no constant has this dtype
+        return None
     meaning = Meaning(node.shape, node.dtype, {})  # type: ignore[arg-type]
     with np.errstate(all="ignore"):
         value = node.op.numpy(meaning, *(x.attrs["value"] for x in node.inputs), **node.attrs)  # type: ignore[misc]

@@ -32,6 +32,10 @@ def Input(
     """
     if (shape is None) == (batch_shape is None):
         raise ArgumentError("Input: expected either shape= or batch_shape=")
+    if dtype == "bfloat16":
+        raise ArgumentError(
+            "Input: dtype='bfloat16': inputs are float32; see compile's dtype_policy"
+        )
     full = tuple(batch_shape) if batch_shape is not None else (batch_size, *dims(shape, "Input"))
     # The symbols of unnamed inputs differ, so that their open axes are not taken to be equal.
     return input_node(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nnjit.bfloat16 import rounded
 from nnjit.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from nnjit.graph import (
     Graph,
@@ -26,7 +27,7 @@ from nnjit.graph import (
     input_node,
     interpret,
 )
-from nnjit.spec import FLOATS, Dim, Extent, Spec, broadcast, check_dtype
+from nnjit.spec import FLOATS, Dim, Extent, Spec, broadcast, check_dtype, computed_as
 
 OPS: dict[str, Op] = {}
 
@@ -96,7 +97,7 @@ def as_node(value: Any, dtype: str | None = None) -> Node:
 def common_dtype(values: Sequence[Any], takes: str = "any") -> str:
     """The dtype that these operands meet in: Python numbers only lift the kind, as in JAX."""
     kinds = [TAKES[takes]]
-    strong = [v.dtype for v in values if not is_weak(v)]
+    strong = [computed_as(v.dtype) for v in values if not is_weak(v)]
     for v in values:
         if is_weak(v):
             kinds.append(
@@ -120,12 +121,17 @@ def cast_to(x: Node, dtype: str) -> Node:
     return x if x.dtype == dtype else OPS["cast"](x, dtype=dtype)
 
 
+def _cast_numpy(m: Any, x: np.ndarray, dtype: str) -> np.ndarray:
+    return (rounded(x) if dtype == "bfloat16" else x).astype(m.dtype)
+
+
 def _cast_rule(x: Spec, *, dtype: str) -> Spec:
     return x.with_dtype(check_dtype(dtype))
 
 
 def _cast_grad(dy: Node, y: Node, x: Node) -> Node | None:
-    return cast_to(dy, x.dtype) if x.dtype in FLOATS else None
+    dtype = computed_as(x.dtype)
+    return cast_to(dy, dtype) if dtype in FLOATS else None
 
 
 # Declared here because promotion needs it; the emitter writes the conversion itself.
@@ -134,9 +140,10 @@ register(
         "cast",
         "elementwise",
         rule=_cast_rule,
-        numpy=lambda m, x, dtype: x.astype(m.dtype),
+        numpy=_cast_numpy,
         grad=by_operands(_cast_grad),
-        doc="x in another dtype; to bool: x != 0; floats to integers truncate.",
+        doc="x in another dtype; to bool: x != 0; floats to integers truncate; bfloat16 rounds to "
+        "the nearest, ties to even",
     )
 )
 
@@ -148,6 +155,21 @@ def same_dtype(name: str, specs: Sequence[Spec]) -> str:
     if len(dtypes) != 1:
         raise DTypeError(f"{name}: operands of one dtype expected, got {' and '.join(dtypes)}")
     return dtypes[0]
+
+
+def number_dtype(name: str, specs: Sequence[Spec]) -> str:
+    """The dtype that all specs have, or DTypeError; bfloat16 is none to calculate with."""
+    dtype = same_dtype(name, specs)
+    if dtype == "bfloat16":
+        raise DTypeError(f"{name}: bfloat16 is for storage and products: cast it to float32")
+    return dtype
+
+
+def product_dtype(name: str, specs: Sequence[Spec]) -> str:
+    """The dtype of a contraction's result: that of its operands; products of bfloat16 are added up,
+    and kept, in float32.
+    """
+    return computed_as(same_dtype(name, specs))
 
 
 def elementwise(
@@ -169,7 +191,7 @@ def elementwise(
     arity = len({f for _, f, _, _ in string.Formatter().parse(expr) if f and f.isdigit()})
 
     def rule(*specs: Spec) -> Spec:
-        dtype = same_dtype(name, specs)
+        dtype = number_dtype(name, specs)
         return Spec(broadcast([s.dims for s in specs], name), result or dtype)
 
     op = Op(name, "elementwise", rule, lambda m, *a: numpy(*a), by_operands(grad), None, None, expr)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nnjit.errors import ShapeError
 from nnjit.graph import Node
-from nnjit.ops.base import computed, promote, same_dtype
+from nnjit.ops.base import computed, product_dtype, promote
 from nnjit.ops.view import broadcast_to, expand_dims, reshape, squeeze, swapaxes
 from nnjit.spec import Dim, Spec, broadcast, product, shape_text
 
@@ -21,7 +21,7 @@ def _matmul_rule(a: Spec, b: Spec, *, transpose_a: bool, transpose_b: bool) -> S
     k2, n = b.dims[-2:][::-1] if transpose_b else b.dims[-2:]
     if k != k2:
         raise ShapeError(f"{text}: inner extents {k} and {k2} differ")
-    return Spec((*a.dims[:-2], m, n), same_dtype("matmul", (a, b)))
+    return Spec((*a.dims[:-2], m, n), product_dtype("matmul", (a, b)))
 
 
 def _text(a: Any, b: Any, transpose_a: bool, transpose_b: bool) -> str:

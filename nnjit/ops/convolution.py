@@ -14,7 +14,7 @@ import numpy as np
 
 from nnjit.errors import ShapeError
 from nnjit.graph import Node
-from nnjit.ops.base import computed, fixed, same_dtype
+from nnjit.ops.base import computed, fixed, product_dtype
 from nnjit.ops.window import Padding, Pair, image, padded, places, taps, unpadded
 from nnjit.spec import Dim, Spec, product, shape_text
 
@@ -39,12 +39,12 @@ def _conv_rule(
         raise ShapeError(f"conv2d: {o} outputs do not divide into {groups} groups")
     oh = places("conv2d", "height", h, (kh - 1) * dilation[0] + 1, strides[0], padding[0])
     ow = places("conv2d", "width", width, (kw - 1) * dilation[1] + 1, strides[1], padding[1])
-    return Spec((n, oh, ow, o), same_dtype("conv2d", (x, w)))
+    return Spec((n, oh, ow, o), product_dtype("conv2d", (x, w)))
 
 
 def _check(name: str, x: Spec, w: Spec, dy: Spec, attrs: dict[str, Any]) -> None:
     want = _conv_rule(x, w, **attrs)
-    if want != dy:
+    if want.dims != dy.dims:
         raise ShapeError(f"{name}: a convolution of {x} with {w} gives {want}, not {dy}")
 
 
@@ -54,14 +54,14 @@ def _dx_rule(dy: Spec, w: Spec, *, height: int, width: int, groups: int, **attrs
         raise ShapeError(f"conv2d_dx: a kernel of rank 4 expected, got {shape_text(w.dims)}")
     x = Spec((n, height, width, w.dims[2] * groups), dy.dtype)
     _check("conv2d_dx", x, w, dy, {**attrs, "groups": groups})
-    return x
+    return x.with_dtype(product_dtype("conv2d_dx", (dy, w)))
 
 
 def _dw_rule(x: Spec, dy: Spec, *, kernel: Pair, groups: int, **attrs: Any) -> Spec:
     c, o = image("conv2d_dw", x)[3], image("conv2d_dw", dy, "dy")[3]
     w = Spec((*kernel, c // groups, o), x.dtype)
     _check("conv2d_dw", x, w, dy, {**attrs, "groups": groups})
-    return w
+    return w.with_dtype(product_dtype("conv2d_dw", (x, dy)))
 
 
 # ----------------------------------------------------------------------------------- NumPy meaning

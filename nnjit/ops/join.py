@@ -10,11 +10,21 @@ import numpy as np
 
 from nnjit.errors import ArgumentError, ShapeError
 from nnjit.graph import Node
-from nnjit.ops.base import as_node, computed, fixed, no_gradient, promote, view
+from nnjit.ops.base import as_node, computed, fixed, no_gradient, number_dtype, promote, view
 from nnjit.ops.elementwise import cast, equal
 from nnjit.ops.indexing import index
 from nnjit.ops.view import broadcast_to, expand_dims, reshape
-from nnjit.spec import Dim, Extent, Spec, add, check_dtype, divide, normal_axes, shape_text
+from nnjit.spec import (
+    Dim,
+    Extent,
+    Spec,
+    add,
+    check_dtype,
+    computed_as,
+    divide,
+    normal_axes,
+    shape_text,
+)
 
 
 def _concatenate_rule(*specs: Spec, axis: int) -> Spec:
@@ -120,6 +130,7 @@ _iota = computed(
 def iota(shape: Sequence[Dim], axis: int = -1, dtype: str = "int32") -> Node:
     """A value of this shape that holds each element's index along `axis`."""
     (axis,) = normal_axes(axis, len(shape), "iota")
+    number_dtype("iota", (Spec((), check_dtype(dtype)),))
     return _iota(shape=tuple(shape), axis=axis, dtype=check_dtype(dtype))
 
 
@@ -129,9 +140,9 @@ def full(shape: Sequence[Dim], value: Any, dtype: str = "float32") -> Node:
 
 
 def full_like(x: Any, value: Any) -> Node:
-    """One number in the shape and dtype of x."""
+    """One number in the shape and dtype of x; float32 for bfloat16."""
     x = as_node(x)
-    return full(x.shape, value, x.dtype)
+    return full(x.shape, value, computed_as(x.dtype))
 
 
 def one_hot(labels: Any, classes: int, dtype: str = "float32") -> Node:

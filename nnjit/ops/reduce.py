@@ -14,7 +14,15 @@ import numpy as np
 
 from nnjit.errors import ShapeError
 from nnjit.graph import Node, extent_node
-from nnjit.ops.base import TAKES, as_node, cast_to, common_dtype, computed, no_gradient
+from nnjit.ops.base import (
+    TAKES,
+    as_node,
+    cast_to,
+    common_dtype,
+    computed,
+    no_gradient,
+    number_dtype,
+)
 from nnjit.ops.elementwise import as_bool, equal, not_equal, sqrt, square, where
 from nnjit.ops.view import broadcast_to, reshape
 from nnjit.spec import Dim, Spec, normal_axes, product
@@ -25,6 +33,7 @@ Axes = int | Sequence[int] | None
 def _rule(name: str, needs_element: bool) -> Callable[..., Spec]:
     def rule(x: Spec, *, axes: tuple[int, ...], keepdims: bool) -> Spec:
         normal_axes(axes, x.rank, name)
+        number_dtype(name, (x,))
         if needs_element and 0 in [x.dims[a] for a in axes]:
             raise ShapeError(f"{name}: no element to choose along axes {axes} of {x}")
         return x.with_shape(reduced(x.dims, axes, keepdims))

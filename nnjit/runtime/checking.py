@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from nnjit.bfloat16 import from_bits
 from nnjit.errors import GraphError, NumericError
 from nnjit.graph import Graph, Node, value_of, walk
-from nnjit.spec import evaluate
+from nnjit.spec import computed_as, evaluate
 
-TOLERANCE = {"float32": 2e-3, "float64": 1e-8}
+TOLERANCE = {"float32": 2e-3, "float64": 1e-8, "bfloat16": 1e-2}
 
 
 def check_launches(executable: Any, bound: Any, arrays: Mapping[str, np.ndarray]) -> None:
@@ -43,9 +44,10 @@ def check_launches(executable: Any, bound: Any, arrays: Mapping[str, np.ndarray]
             if got.size == want[n].size:
                 layers = ", ".join(launch.scopes) or "no layer"
                 where = f"launch {k} {launch.template.name} ({layers}), {n!r}"
+                got = from_bits(got) if n.dtype == "bfloat16" else got
                 got = got.reshape(want[n].shape)
                 compare(where, rounding[n], got, want[n])
-                known[n] = got.astype(n.dtype)  # a copy: what follows is computed from it
+                known[n] = got.astype(computed_as(n.dtype))  # a copy: what follows is made of it
     want = meanings(graph.updates.values(), known, extents)
     for leaf, n in graph.updates.items():
         got = executable.store.arrays[leaf.name]
@@ -80,7 +82,8 @@ def meanings(
     with np.errstate(all="ignore"):
         for n in walk(needed):
             if n in needed:
-                env[n] = value_of(n, [env[x] for x in n.inputs], extents, n.dtype)
+                inputs = [env[x] for x in n.inputs]
+                env[n] = value_of(n, inputs, extents, computed_as(n.dtype))
     return env
 
 

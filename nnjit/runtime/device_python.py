@@ -12,6 +12,7 @@ import numpy as np
 
 from nnjit.compiler.plan import Arrangement
 from nnjit.graph import Graph
+from nnjit.kernels.target import itemsize, storage
 from nnjit.runtime.binding import words_of
 from nnjit.runtime.checking import check_launches
 from nnjit.runtime.planned import PlannedExecutable
@@ -45,8 +46,8 @@ class PythonExecutable(PlannedExecutable):
             for (_, code), b in zip(row.launch.template.params, row.launch.buffers, strict=True):
                 names.append(b.name if b.kind == "input" else None)
                 raw = np.empty(0, np.uint8) if b.kind == "input" else self.binder.bytes_of(b, a)
-                size = raw.nbytes // np.dtype(code).itemsize * np.dtype(code).itemsize
-                arrays.append(raw[:size].view(code))
+                size = raw.nbytes // itemsize(code) * itemsize(code)
+                arrays.append(raw[:size].view(storage(code)))
             words = words_of(row.launch, a.extents)
             out.append(
                 (PythonLaunch(function, row.trip, words, arrays, row.chunks, row.align), names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nnjit import ops
+from nnjit.ops.base import OPS
 from tests.ops.table import Row, f, i, torch
 
 x3 = (f("batch", 3, 5),)
@@ -65,6 +66,12 @@ VIEW = [
     Row("flip", lambda x: ops.flip(x, (0, 2)), lambda x: x.flip((0, 2)), x3),
     Row("concatenate", lambda a, c: ops.concatenate([a, c, a], -1),
         lambda a, c: torch.cat([a, c, a], -1), (f("batch", 3), f("batch", 2))),
+    Row("bfloat16_moves", lambda a, c: ops.cast(OPS["concatenate"](
+        ops.pad(ops.cast(a, "bfloat16"), ((0, 0), (1, 2)), 1.5)[:, ::2],
+        ops.cast(c, "bfloat16")[:, 1:], axis=1).T, "float32"),
+        lambda a, c: torch.cat([F().pad(a.bfloat16().double(), (1, 2), value=1.5)[:, ::2],
+                                c.bfloat16().double()[:, 1:]], -1).T,
+        (f("batch", 5), f("batch", 4)), grad=False),
     Row("concatenate_batch", lambda a, c: ops.concatenate([a, a, c], 0),
         lambda a, c: torch.cat([a, a, c]), (f("batch", 3), f("batch", 3))),
     Row("stack", lambda a, c: ops.stack([a, c], 1), lambda a, c: torch.stack([a, c], 1),

@@ -8,11 +8,14 @@ import pytest
 
 from nnjit import ops
 from nnjit.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from nnjit.graph import Scope, enter, input_node, scoped
+from nnjit.graph import Scope, constant, enter, input_node, scoped
+from nnjit.layers.inputs import Input
+from nnjit.ops.base import OPS
 from nnjit.spec import Spec
 
 x = input_node("x", Spec(("batch", 784)))
 w = input_node("w", Spec((512, 10)))
+half = ops.cast(x, "bfloat16")
 steps = input_node("steps", Spec(("batch", "time", 3)))
 image = input_node("image", Spec(("batch", 8, 8, 3)))
 kernel = input_node("kernel", Spec((3, 3, 4, 6)))
@@ -72,6 +75,11 @@ CASES = [
     (lambda: ops.clip(x), ArgumentError, "expected low, high or both"),
     (lambda: ops.cast(x, "float16"), DTypeError, "unknown dtype 'float16'; did you mean"),
     (lambda: ops.exp(x, x), TypeError, "exp takes 1 operand(s), 2 given"),
+    (lambda: OPS["add"](half, half), DTypeError, "add: bfloat16 is for storage and products"),
+    (lambda: OPS["sum"](half, axes=(0,), keepdims=False), DTypeError, "cast it to float32"),
+    (lambda: constant(1.0, "bfloat16"), DTypeError, "no constant is bfloat16"),
+    (lambda: ops.iota((3,), dtype="bfloat16"), DTypeError, "iota: bfloat16"),
+    (lambda: Input((3,), dtype="bfloat16"), ArgumentError, "dtype_policy"),
     (lambda: ops.cast(x, "uint8") + 300, ArgumentError, "300 does not fit into uint8"),
     (lambda: ops.sparse_softmax_cross_entropy(x, w), DTypeError, "labels are float32"),
     (lambda: ops.sparse_softmax_cross_entropy(steps, labels), ShapeError,

@@ -9,7 +9,10 @@ import pytest
 
 from nnjit import ops
 from nnjit.autodiff import gradients
+from nnjit.bfloat16 import rounded
 from nnjit.graph import Graph, Node, input_node, interpret, verify
+from nnjit.runtime.executable import build
+from nnjit.runtime.store import Store
 from nnjit.spec import Spec, symbol
 from tests.ops.rows_elementwise import ACTIVATIONS, UNARY, _reference
 from tests.ops.table import torch
@@ -169,6 +172,8 @@ def test_labels_and_indices_out_of_range_give_nan():
 x4, x8 = (input_node(k, Spec((2,), k)) for k in ("float32", "float64"))
 i4, u1, flag = (input_node(k, Spec((2,), k)) for k in ("int32", "uint8", "bool"))
 
+half = ops.cast(x4, "bfloat16")
+
 PROMOTION = [
     (x4 + 1, "float32"), (x4 + np.float64(1), "float32"), (x4 * True, "float32"),
     (x4 + x8, "float64"), (x4 + np.ones(2), "float64"), (x4 + i4, "float32"),
@@ -178,6 +183,7 @@ PROMOTION = [
     (ops.mean(i4), "float32"), (ops.mean(x8), "float64"), (ops.argmax(x8, 0), "int32"),
     (x4 > 0, "bool"), (ops.where(flag, 1, x4), "float32"), (ops.where(flag, 1, 2), "int32"),
     (ops.where(flag, 1.0, 2), "float32"), (ops.concatenate([x4, x8], 0), "float64"),
+    (half * half, "float32"), (half + x8, "float64"), (ops.sum(half), "float32"),
     (i4**2, "int32"), (i4**-1, "float32"), (x4 % 2, "float32"), (~flag, "bool"),
 ]  # fmt: skip
 
@@ -254,3 +260,28 @@ FLOPS = [
 @pytest.mark.parametrize(("node", "count"), FLOPS, ids=[c[0].op.name for c in FLOPS])
 def test_flops(node, count):
     assert ops.flops_of(node) == count
+
+
+BFLOAT16 = [  # (float32, what it is as bfloat16)
+    (1.0, 1.0), (-0.0, -0.0), (inf, inf), (-inf, -inf), (nan, nan), (3.4e38, inf), (1e-45, 0.0),
+    (1 + 2**-8, 1.0), (1 + 3 * 2**-8, 1 + 2**-6), (1 + 2**-8 + 2**-20, 1 + 2**-7),
+    (-1 - 2**-8 - 2**-20, -1 - 2**-7), (1.5 * 2.0**-133, 2.0**-132), (2.0**-133, 2.0**-133),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", ["interpret", "cpu", "python"])
+def test_bfloat16_is_the_nearest_ties_to_even(device):
+    x = np.tile(np.array([a for a, _ in BFLOAT16], np.float32), 9)  # vectors, and a tail
+    node = input_node("x", Spec(("batch",)))
+    graph = Graph("g", {"y": ops.cast(ops.cast(node, "bfloat16"), "float32")})
+    got = build(graph, Store(), device).run({"x": x})["y"]
+    want = np.tile(np.array([b for _, b in BFLOAT16], np.float32), 9)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(np.signbit(got), np.signbit(want))
+
+
+def test_a_gradient_passes_through_bfloat16_in_float32():
+    x = np.array([0.3, -2.0], np.float32)
+    _, dx = run(lambda x: ops.square(ops.cast(x, "bfloat16").T), x, grad=True)
+    assert dx.dtype == np.float32
+    np.testing.assert_array_equal(dx, 2 * rounded(x))

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from nnjit.bfloat16 import to_bits
 from nnjit.kernels.target import CODES
 from nnjit.spec import Dim, Extent
 
@@ -86,6 +87,8 @@ def literal(value: object, dtype: str) -> str:
     code = CODES[dtype]
     if dtype == "bool":
         return "True" if value else "False"
+    if code == "b2":
+        return f"b2({to_bits(value)})"
     if code in ("f4", "f8"):
         number = float(value)  # type: ignore[arg-type]
         if math.isnan(number):
@@ -124,6 +127,10 @@ def cast(value: str, source: str, target: str) -> str:
     """A value of dtype `source` as dtype `target`."""
     if source == target:
         return value
+    if source == "bfloat16":
+        return cast(f"bf16_load({value})", "float32", target)
+    if target == "bfloat16":
+        return f"bf16_round({cast(value, source, 'float32')})"
     if target == "bool":
         return f"({value} != 0)"
     return f"{CODES[target]}({value})"
@@ -140,6 +147,8 @@ def math_imports(lines: Sequence[str]) -> list[str]:
     )
     if out:
         out = [f"from math import {', '.join(sorted(set(w)))}"]
+    if halves := sorted(set(re.findall(r"\bbf16_(?:load|round)\b", text))):
+        out.append(f"from nnjit.kernels.bf16 import {', '.join(halves)}")
     if plain:
         out.append(f"from nnjit.kernels.math import {', '.join(plain)}")
     if philox:
