@@ -1,7 +1,8 @@
 """bfloat16 in kernel text: the upper half of a float32, kept as a bit pattern of 16 bits (code b2).
 
-`bf16_load(bits) -> f4` and `bf16_round(f4) -> bits` are scalars in kernel text and vectorise like
-the functions of `math`; `expand` and `shorten` are the same for NumPy arrays.
+`bf16_load(bits) -> f4`, `bf16_round(f4) -> bits` and `bf16_pair(bits, bits) -> u4` (the first in
+the lower half) are scalars in kernel text and vectorise like the functions of `math`; `expand` and
+`shorten` are the first two for NumPy arrays.
 """
 
 from __future__ import annotations
@@ -31,3 +32,7 @@ def rounded_half(x: Value) -> Value:
 
 bf16_load = Function("bf16_load", load, expand, ("u2",), "f4")
 bf16_round = Function("bf16_round", rounded_half, shorten, ("f4",), "u2")
+bf16_pair = Function(
+    "bf16_pair", pair, lambda x, y: np.uint32(x) | (np.uint32(y) << np.uint32(16)),
+    ("u2", "u2"), "u4",
+)  # fmt: skip

@@ -160,6 +160,16 @@ def panels(columns: Dim, vectors: int, lanes: int) -> list[Panel]:
     return out
 
 
+def halved(d: Dim) -> Dim:
+    """Pairs of d elements, the last one filled up."""
+    return -(-d // 2) if isinstance(d, int) else f"({d} + 1) // 2"
+
+
+def lanes_of(dtype: str) -> int:
+    """Columns of a vector of sums: pairs of bfloat16 (b2) are summed in float32."""
+    return target.lanes("f4" if dtype == "b2" else dtype)
+
+
 def padded(columns: Dim, lanes: int) -> Dim:
     """Columns of the packed panels together: whole vectors."""
     if isinstance(columns, int):
@@ -192,7 +202,7 @@ def choose(rows: Dim, columns: Dim, dtype: str, exact: bool = False) -> tuple[in
     batches are mostly multiples of 8; run-time columns as 8 vectors.
     """
     n = rows if isinstance(rows, int) else 64
-    vectors = -(-columns // target.lanes(dtype)) if isinstance(columns, int) else 8
+    vectors = -(-columns // lanes_of(dtype)) if isinstance(columns, int) else 8
     return cheapest(n, vectors, target.registers(), exact)
 
 
@@ -234,6 +244,7 @@ class Tiles:
             "taps": None,
             "step_a": 1,
             "step_b": 0,
+            "out": "f4" if self.dtype == "b2" else self.dtype,
         }
         parts = [
             f"{k}={progression(v)}"
@@ -241,6 +252,8 @@ class Tiles:
             if k not in defaults or v != defaults[k]
         ]
         parts += [f"lanes={panel.lanes}", f'dtype="{self.dtype}"']
+        if self.dtype == "b2" and not target.multiplies_pairs():
+            parts.append("emulate=True")
         definition = tuple(parts)
         if definition not in self.names:
             stem = f"tile_{rows}x{panel.vectors}"

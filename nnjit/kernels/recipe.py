@@ -44,7 +44,9 @@ class Epilogue:
     mask > 0), "add" (plus residual) or "add_relu"; mask and residual are laid out like the result
     y. tail(index, column): lines that rewrite y[index] elementwise; they may read and write
     extra_params, (name, dtype code) pairs, at the text `index` (flat index of the element) or
-    `column`. imports: lines that the tail needs.
+    `column`. Where y is bfloat16 (b2) the tail finds the sums, float32, at scratch[at_sums + j]
+    (`SUMS`) and writes y and the rest. imports: lines that the tail needs. beside: the dtype code
+    of mask or residual, if it is not that of y.
     """
 
     bias: bool = False
@@ -52,6 +54,7 @@ class Epilogue:
     tail: Callable[[str, str], list[str]] | None = None
     extra_params: tuple[tuple[str, str], ...] = ()
     imports: tuple[str, ...] = ()
+    beside: str = ""
 
     def __post_init__(self) -> None:
         if self.final not in FINALS:
@@ -66,6 +69,11 @@ class Epilogue:
         """Roles read by the tile: bias, mask or residual."""
         return (("bias",) if self.bias else ()) + ((self.operand,) if self.operand else ())
 
+    def params(self, dtype: str) -> tuple[tuple[str, str], ...]:
+        """The inputs with their dtype codes, given that of y; a bias is not kept in bfloat16."""
+        bias = (("bias", "f4" if dtype == "b2" else dtype),) if self.bias else ()
+        return bias + (((self.operand, self.beside or dtype),) if self.operand else ())
+
     def tile_options(self) -> dict[str, str]:
         """The tile's init and final."""
         return {"init": "bias" if self.bias else "zero", "final": self.final}
@@ -75,13 +83,17 @@ class Epilogue:
         args = ["bias", column] if self.bias else []
         return args + ([self.operand, out] if self.operand else [])
 
-    def lines(self, out: str, column: str, columns: int | str) -> list[str]:
-        """The tail as a loop over `columns` elements of a row, from y[out] and the column given."""
+    def lines(self, out: str, column: str, columns: int | str, sums: str = "") -> list[str]:
+        """The tail as a loop over `columns` elements of a row, from y[out] and the column given.
+
+        sums: where in scratch the row of sums starts, for a tail that reads them there.
+        """
         if self.tail is None:
             return []
         at = f"{column} + j" if column else "j"
         inner = self.tail("q + j", at)
-        return [f"q = {out}", f"for j in range({columns}):", *("    " + s for s in inner)]
+        start = [f"at_sums = {sums}"] if sums else []
+        return [*start, f"q = {out}", f"for j in range({columns}):", *("    " + s for s in inner)]
 
     def pixels(self, out: str, count: int | str, columns: int) -> list[str]:
         """The tail over `count` neighbouring rows of `columns` elements, from y[out].
@@ -99,3 +111,4 @@ class Epilogue:
 
 
 PLAIN = Epilogue()  # nothing follows
+SUMS = "scratch[at_sums + j]"  # where the tail of a bfloat16 result finds element q + j
