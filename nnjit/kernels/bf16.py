@@ -7,6 +7,10 @@ the lower half) are scalars in kernel text and vectorise like the functions of `
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from nnjit.bfloat16 import from_bits as expand
 from nnjit.bfloat16 import to_bits as shorten
 from nnjit.kernels.function import Function
@@ -30,9 +34,15 @@ def rounded_half(x: Value) -> Value:
     return convert(select(x == x, nearest, upper | 0x40), "u2")
 
 
+def pair(first: Value, second: Value) -> Value:
+    """Two of them as one number of 32 bits."""
+    return convert(first, "u4") | (convert(second, "u4") << 16)
+
+
+def paired(first: Any, second: Any) -> Any:
+    return np.uint32(first) | (np.uint32(second) << np.uint32(16))
+
+
 bf16_load = Function("bf16_load", load, expand, ("u2",), "f4")
 bf16_round = Function("bf16_round", rounded_half, shorten, ("f4",), "u2")
-bf16_pair = Function(
-    "bf16_pair", pair, lambda x, y: np.uint32(x) | (np.uint32(y) << np.uint32(16)),
-    ("u2", "u2"), "u4",
-)  # fmt: skip
+bf16_pair = Function("bf16_pair", pair, paired, ("u2", "u2"), "u4")

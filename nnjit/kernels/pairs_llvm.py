@@ -6,13 +6,22 @@ A pair is one lane of 32 bits, so everything but the products is the tile of flo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 
 from nnjit.kernels.tile import TileShape
-from nnjit.kernels.tile_llvm import I32, POINTERS, TileWriter, Vectors, constant, named
+from nnjit.kernels.tile_llvm import (
+    I32,
+    POINTERS,
+    TileWriter,
+    Vectors,
+    constant,
+    named,
+    transpose_vectors,
+)
 
 I16 = ir.IntType(16)
 UPPER = 0xFFFF0000
@@ -33,18 +42,27 @@ class BFloat(ir.Type):
 
 def pair_intrinsic(s: TileShape) -> Any:
     """The tile of this shape; its pointers have the dtypes of the call."""
-    names = s.arguments()
+    return define_any(
+        s.arguments(),
+        lambda builder, args, short: PairWriter(s, builder, args, short).write(),
+    )
+
+
+def define_any(names: list[str], write: Callable[..., None]) -> Any:
+    """An intrinsic whose pointers have any dtype; `write` gets builder, LLVM values, and the names
+    of the pointers to 16 bits.
+    """
 
     def typed(*given: Any) -> Any:
         kinds = dict(zip(names, given, strict=True))
         for name, kind in kinds.items():
             if (name in POINTERS) != isinstance(kind, types.CPointer):
-                raise TypeError(f"tile(dtype='b2'): {name} is {kind}")
+                raise TypeError(f"pairs of bfloat16: {name} is {kind}")
         sig = types.void(*[k if isinstance(k, types.CPointer) else types.int64 for k in given])
         short = frozenset(n for n in POINTERS & {*names} if kinds[n].dtype == types.uint16)
 
         def codegen(cx: Any, builder: Any, _sig: Any, args: Any) -> Any:
-            PairWriter(s, builder, dict(zip(names, args, strict=True)), short).write()
+            write(builder, dict(zip(names, args, strict=True)), short)
             return cx.get_dummy_value()
 
         return sig, codegen
@@ -138,3 +156,30 @@ def shortened(b: Any, v: Vectors, x: Any) -> Any:
     return b.trunc(
         b.select(b.fcmp_ordered("ord", x, x), nearest, quiet), ir.VectorType(I16, v.lanes)
     )
+
+
+def transpose_pairs_intrinsic(lanes: int, source: str) -> Any:
+    """See `pairs.transpose_pairs`."""
+
+    def write(b: Any, args: dict[str, Any], _short: frozenset[str]) -> None:
+        pairs = Vectors(b, lanes, "u4", align=2)
+        floats = Vectors(b, lanes, "f4")
+        block = []
+        for r in range(lanes):
+            offset = b.add(args["soff"], b.mul(args["ld_src"], constant(r)))
+            if source == "b2":
+                short = Vectors(b, lanes, "u2").at(args["src"], offset)
+                block.append(pairs.load(short))
+                continue
+            at = floats.at(args["src"], offset)
+            halves = [
+                shortened(b, floats, floats.load(b.gep(at, [constant(j * lanes)]))) for j in (0, 1)
+            ]
+            order = ir.Constant(ir.VectorType(I32, 2 * lanes), list(range(2 * lanes)))
+            block.append(b.bitcast(b.shuffle_vector(*halves, order), pairs.vector))
+        transpose_vectors(b, block)
+        for c in range(lanes):
+            offset = b.add(args["doff"], b.mul(args["ld_dst"], constant(c)))
+            pairs.store(block[c], pairs.at(args["dst"], offset))
+
+    return define_any(["src", "soff", "ld_src", "dst", "doff", "ld_dst"], write)

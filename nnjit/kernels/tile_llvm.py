@@ -280,19 +280,25 @@ def transpose_intrinsic(lanes: int, rows: int, columns: int, dtype: str) -> Any:
         for r in range(rows):
             offset = b.add(args["soff"], b.mul(args["ld_src"], constant(r)))
             block[r] = v.load(v.at(args["src"], offset), mask)
-        half = lanes // 2
-        while half:  # exchange the off-diagonal half x half blocks
-            low = [i if not i & half else lanes + i - half for i in range(lanes)]
-            high = [i + half if not i & half else lanes + i for i in range(lanes)]
-            for r in range(lanes):
-                if not r & half:
-                    x, y = block[r], block[r + half]
-                    for at, order in ((r, low), (r + half, high)):
-                        index = ir.Constant(ir.VectorType(I32, lanes), order)
-                        block[at] = b.shuffle_vector(x, y, index)
-            half //= 2
+        transpose_vectors(b, block)
         for c in range(columns):
             offset = b.add(args["doff"], b.mul(args["ld_dst"], constant(c)))
             v.store(block[c], v.at(args["dst"], offset))
 
     return define(["src", "soff", "ld_src", "dst", "doff", "ld_dst"], dtype, write)
+
+
+def transpose_vectors(b: Any, block: list[Any]) -> None:
+    """The square block of vectors transposed in place."""
+    lanes = len(block)
+    half = lanes // 2
+    while half:  # exchange the off-diagonal half x half blocks
+        low = [i if not i & half else lanes + i - half for i in range(lanes)]
+        high = [i + half if not i & half else lanes + i for i in range(lanes)]
+        for r in range(lanes):
+            if not r & half:
+                x, y = block[r], block[r + half]
+                for at, order in ((r, low), (r + half, high)):
+                    index = ir.Constant(ir.VectorType(I32, lanes), order)
+                    block[at] = b.shuffle_vector(x, y, index)
+        half //= 2
