@@ -224,16 +224,18 @@ def trainer(work: Workload, threads: int, compiled: bool = False) -> Trainer:
 
 
 def predictor(work: Workload, threads: int, compiled: bool = False) -> Callable[[int], Any]:
-    """Outputs for batch i, as in use: evaluation mode, no gradients."""
+    """Outputs for batch i, as in use: evaluation mode, no gradients; compiled for weights that stay
+    as they are, so that it may pack them beforehand.
+    """
     torch.set_num_threads(threads)
     net: Any = build(work).eval()
     x, _ = work.data()
     xs = [tuple(tensor(a[i]) for a in x) for i in range(BATCHES)]
     if compiled:
-        net = torch.compile(net)
+        net = torch.compile(net, options={"freezing": True})
 
     def predict(i: int) -> Any:
-        with torch.no_grad():
+        with torch.inference_mode():
             return net(*xs[i % BATCHES])
 
     return predict

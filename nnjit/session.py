@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,22 @@ class _Named:
     path = "model"
 
 
+@dataclass
+class Step:
+    """A compiled step and where its variables lay. moves: `Variable.moves` when they lay there."""
+
+    executable: Any
+    places: list[tuple[Variable, np.ndarray]]
+    moves: int
+
+    def moved(self) -> bool:
+        """Whether a variable of it got another array."""
+        if any(v._value is not a for v, a in self.places):
+            return True
+        self.moves = Variable.moves
+        return False
+
+
 class Session:
     """What a model keeps besides its structure."""
 
@@ -39,7 +56,7 @@ class Session:
         self.random = Variable("random", (2,), "int64", "zeros", False, owner=_Named())
         self.random.assign(np.array([seed, 0], np.int64))
         self._store = Store()
-        self._steps: dict[Hashable, Any] = {}
+        self._steps: dict[Hashable, Step] = {}
 
     def forget(self) -> None:
         """Drop the compiled steps: after compile, or a change of structure."""
@@ -52,12 +69,12 @@ class Session:
         device = self.device or config.device()
         found = self._steps.get((key, device))
         # a step refers to memory: it is good as long as every variable lies where it lay
-        if found is None or any(v._value is not a for v, a in found[1]):
+        if found is None or (found.moves != Variable.moves and found.moved()):
             self.hold(variables())
             step = build(graph(), self._store, device)
-            found = (step, [(v, v._array) for v in variables()])
+            found = Step(step, [(v, v._array) for v in variables()], Variable.moves)
             self._steps[key, device] = found
-        return found[0]
+        return found.executable
 
     def hold(self, variables: Sequence[Variable]) -> None:
         """Have these variables in this model's memory, with the initial values of its seed."""

@@ -4,6 +4,7 @@ looking inside.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -94,10 +95,10 @@ class Verbs:
         labels: Specs of the labels by graph input; by default the usual ones of the losses.
         weight: Spec of sample weights, None for a step without them.
         """
-        lookup("step", step, {"train": 0, "test": 0, "predict": 0})
         if step == "predict":
             held = lambda: [*self.weights, self.session.random]  # noqa: E731
             return self.session.executable("predict", lambda: predict_step(self), held)
+        lookup("step", step, {"train": 0, "test": 0, "predict": 0})
         compiled = self.need_compiled(step)
         outputs = compiled.resolve()
         labels = dict(labels or {o.key: usual_labels(o) for o in outputs})
@@ -209,9 +210,7 @@ class Verbs:
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for these rows, as one batch; the quick way, which does not look for NaN."""
-        from nnjit.training.testing import predict
-
-        return predict(self, x, None, 0, None, None)
+        return _on_batch()(self, x)
 
     # -------------------------------------------------------------------------------------- saving
     def save(self, path: str | os.PathLike, include_optimizer: bool = True) -> None:
@@ -284,6 +283,14 @@ class Verbs:
         if missing:
             raise ArgumentError(f"{self.name}: give the open axes {', '.join(missing)} a value")
         return known
+
+
+@functools.cache
+def _on_batch() -> Callable[[Any, Any], Any]:
+    """Found once: an import statement costs a microsecond of ten."""
+    from nnjit.training.testing import predict_on_batch
+
+    return predict_on_batch
 
 
 def _flat(logs: Mapping[str, float]) -> Any:

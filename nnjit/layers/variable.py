@@ -28,6 +28,7 @@ class Variable:
     """
 
     __array_ufunc__ = None  # ndarray * Variable goes to Variable.__rmul__
+    moves = 0  # of any variable: how often one got another array
 
     def __init__(
         self,
@@ -120,6 +121,7 @@ class Variable:
                 f"variable {self.name!r}: expected {self.spec}, got {array.dtype.name}{array.shape}"
             )
         self._value = array
+        Variable.moves += 1
 
     @property
     def initialized(self) -> bool:

@@ -70,6 +70,7 @@ class Model(Verbs, Layer):
         self.session = Session(self.seed)
         self.stop_training = False
         self._symbolic: tuple[Any, Any] | None = None
+        self._entrance: Any = None  # what one batch looks like, for this structure
         if inputs is not None or outputs is not None:
             self._connect(inputs, outputs)
         elif type(self).call is Model.call and type(self) is Model:

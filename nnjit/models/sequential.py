@@ -64,6 +64,7 @@ class Sequential(Model):
 
     def _restart(self) -> None:
         self._symbolic, self.built = None, False
+        self.session.forget()
         self._build_if_known()
 
     def _build_if_known(self) -> None:

@@ -14,7 +14,7 @@ from nnjit.errors import ArgumentError
 from nnjit.graph import Node
 from nnjit.layers.calls import tree_map
 from nnjit.training.callbacks import Callback, CallbackList
-from nnjit.training.feeds import Feed, feed
+from nnjit.training.feeds import Feed, feed, one_batch
 from nnjit.training.progress import level, metrics_text, rate_text
 
 
@@ -81,23 +81,22 @@ def run_test(
 def predict(
     model: Any,
     x: Any,
-    batch_size: int | None,
+    batch_size: int,
     verbose: Any,
     steps: int | None,
     callbacks: Sequence[Callback] | None,
 ) -> Any:
-    """The outputs for all rows; batch_size None: as one batch."""
+    """See `Model.predict`."""
     check_counts(1, batch_size=batch_size, steps=steps)
     shown = level(verbose) if verbose != "auto" else 0
-    data = feed(model, x, training=False, warn=batch_size is not None)
-    if callbacks is None and not shown and (batch_size is None or len(data) <= batch_size):
-        return _alone(model, data)
+    data = feed(model, x, training=False)
+    if callbacks is None and not shown and len(data) <= batch_size:
+        return _alone(model, data.whole())
     calls = CallbackList(callbacks or [], model, {})
     executable = model.executable("predict")
     began = perf_counter()
-    size = batch_size if batch_size is not None else len(data)
-    batches = data.batches(size)
-    rows = len(data) if steps is None else min(len(data), steps * size)
+    batches = data.batches(batch_size)
+    rows = len(data) if steps is None else min(len(data), steps * batch_size)
     results: dict[str, np.ndarray] = {}
     calls.call("on_predict_begin", None)
     for step, count, batch in batches.epoch():
@@ -108,20 +107,25 @@ def predict(
             for name, value in executable.run(batch).items():
                 if name not in results:
                     results[name] = np.empty((rows, *value.shape[1:]), value.dtype)
-                results[name][step * size : step * size + count] = value
+                results[name][step * batch_size : step * batch_size + count] = value
         calls.call("on_predict_batch_end", step, None)
     calls.call("on_predict_end", None)
     if shown:
-        print(rate_text(perf_counter() - began, -(-rows // size), rows), flush=True)
+        print(rate_text(perf_counter() - began, -(-rows // batch_size), rows), flush=True)
     arrays = iter(results.values())
     return tree_map(lambda v: next(arrays) if isinstance(v, Node) else v, model.output)
 
 
-def _alone(model: Any, data: Feed) -> Any:
+def predict_on_batch(model: Any, x: Any) -> Any:
+    """See `Model.predict_on_batch`."""
+    return _alone(model, one_batch(model, x))
+
+
+def _alone(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
     """The outputs for rows that are one batch: the quick way, for those who wait for an answer."""
     step = model.executable("predict")
     with step.lock:
-        found = [np.array(a) for a in step.run(data.whole()).values()]
+        found = [np.array(a) for a in step.run(batch).values()]
     output = model.output
     if isinstance(output, Node):
         return found[0]
