@@ -17,6 +17,7 @@ from nnjit import losses, optimizers
 from nnjit import metrics as kinds
 from nnjit.errors import ArgumentError, nearest
 from nnjit.layers.variable import Variable
+from nnjit.precision import check_policy
 from nnjit.registry import to_config
 from nnjit.spec import FLOATS, Spec
 
@@ -68,6 +69,7 @@ class Compiled:
         metrics: Any = None,
         loss_weights: Any = None,
         weighted_metrics: Any = None,
+        dtype_policy: str = "float32",
     ):
         self.model = model
         self.optimizer = optimizers.get(optimizer)
@@ -75,6 +77,7 @@ class Compiled:
             raise ArgumentError(f"optimizer={optimizer!r}: expected a name or an Optimizer")
         self.loss, self.loss_weights = loss, loss_weights
         self.metrics, self.weighted_metrics = metrics, weighted_metrics
+        self.dtype_policy = check_policy(dtype_policy)
         self.outputs: list[Output] = []
         self.tracker = kinds.Mean("loss")
         self._trainable: list[Variable] | None = None
@@ -151,7 +154,7 @@ class Compiled:
 
     def get_config(self) -> dict[str, Any]:
         """The arguments as JSON-able values."""
-        names = ("optimizer", "loss", "metrics", "loss_weights", "weighted_metrics")
+        names = ("optimizer", "loss", "metrics", "loss_weights", "weighted_metrics", "dtype_policy")
         return {n: to_config(getattr(self, n), f"compile({n}=…)") for n in names}
 
 

@@ -18,6 +18,7 @@ from nnjit.autodiff import gradients
 from nnjit.compiled import Compiled, Output
 from nnjit.graph import Graph, Node, Scope, constant, enter, extent_node, input_node, scoped, walk
 from nnjit.layers.calls import tree_map
+from nnjit.precision import with_policy
 from nnjit.spec import Spec
 
 WEIGHT = "sample_weight"
@@ -35,7 +36,10 @@ def predict_step(model: Any) -> Graph:
     scope = Scope(training=False, random=model.session.random.node)
     outputs = _forward(model, scope)
     names = ["y"] if len(outputs) == 1 else model.output_names
-    return Graph("predict", dict(zip(names, outputs, strict=True)), scope.updates)
+    policy = model.compiled.dtype_policy if model.compiled else "float32"
+    return with_policy(
+        Graph("predict", dict(zip(names, outputs, strict=True)), scope.updates), policy
+    )
 
 
 def train_step(
@@ -53,7 +57,7 @@ def train_step(
         if any(n is random.node for n in walk([loss, *scope.updates.values()])):
             step = constant(np.array([0, 1], np.int64))
             scope.update(random.node, random.node + step)
-    return Graph("train", {"loss": loss}, scope.updates)
+    return with_policy(Graph("train", {"loss": loss}, scope.updates), compiled.dtype_policy)
 
 
 def test_step(
@@ -62,7 +66,7 @@ def test_step(
     """Loss and metrics without training; stateful layers keep state."""
     scope = Scope(training=False, random=model.session.random.node)
     loss = _loss(model, compiled, scope, labels, weight)
-    return Graph("test", {"loss": loss}, scope.updates)
+    return with_policy(Graph("test", {"loss": loss}, scope.updates), compiled.dtype_policy)
 
 
 def _forward(model: Any, scope: Scope) -> list[Node]:

@@ -38,16 +38,21 @@ class Verbs:
         loss_weights: Any = None,
         weighted_metrics: Any = None,
         device: str | None = None,
+        dtype_policy: str = "float32",
     ) -> None:
         """Say how to train. Nothing is generated yet: that happens when a step is first needed.
 
         loss, metrics: names, functions (y_true, y_pred) or objects; a list or a dict by output name
         where the model has several outputs. device: "cpu", "python" or "interpret"; default
-        NNJIT_DEVICE. Freezing or thawing layers afterwards has an effect at the next compile.
+        NNJIT_DEVICE. dtype_policy: "float32", or "mixed_bfloat16": matrix products and convolutions
+        take operands rounded to bfloat16; weights, sums and all that follows stay float32.
+        Freezing or thawing layers afterwards has an effect at the next compile.
         """
         if device is not None and device not in config.DEVICES:
             raise ArgumentError(f"device={device!r}{nearest(device, config.DEVICES)}")
-        self.compiled = Compiled(self, optimizer, loss, metrics, loss_weights, weighted_metrics)
+        self.compiled = Compiled(
+            self, optimizer, loss, metrics, loss_weights, weighted_metrics, dtype_policy
+        )
         self.session.device = device
         self.session.forget()
 

@@ -30,8 +30,8 @@ LINES = (
     ),
     ("data", "profiling"),
     (
-        "architecture", "callbacks", "compiled", "functional", "models", "saving", "session",
-        "step", "summary", "training", "verbs",
+        "architecture", "callbacks", "compiled", "functional", "models", "precision", "saving",
+        "session", "step", "summary", "training", "verbs",
     ),
     ("runconfig",),
     ("cli",),

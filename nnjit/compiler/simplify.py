@@ -27,7 +27,7 @@ from nnjit.graph import (
 )
 from nnjit.ops.base import OPS
 from nnjit.ops.view import broadcast_to, flip, reshape, transpose
-from nnjit.spec import Dim, Extent
+from nnjit.spec import FLOATS, Dim, Extent
 
 Rule = Callable[[Node], Node | None]
 
@@ -150,7 +150,11 @@ def _cast(node: Node) -> Node | None:
     (x,) = node.inputs
     if x.dtype == node.dtype:
         return x
-    if x.op.name == "cast" and x.inputs[0].dtype in ("bool", "uint8") and x.dtype != "bool":
+    if x.op.name != "cast":
+        return None
+    if x.inputs[0].spec == node.spec and node.dtype == "bfloat16" and x.dtype in FLOATS:
+        return x.inputs[0]
+    if x.inputs[0].dtype in ("bool", "uint8") and x.dtype not in ("bool", "bfloat16"):
         return OPS["cast"](x.inputs[0], dtype=node.dtype)
     return None
 

@@ -91,6 +91,7 @@ def compile_model(model: Model, config: Config) -> None:
         loss=_object("loss", train.loss),
         metrics=[_object("metric", m) for m in train.metrics],
         device=config.device,
+        dtype_policy=train.dtype_policy,
     )
 
 

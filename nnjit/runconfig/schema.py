@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from nnjit import config
+from nnjit.precision import POLICIES
 
 MAX_SEED = 2**63 - 1
 STEPS = re.compile(r"([1-9]\d*) steps?")
@@ -123,7 +124,8 @@ class Train(Section):
 
     optimizer, loss, each of metrics: a name, or {name = …, arguments}. checkpoint_every: "epoch",
     or "200 steps" (and each epoch's end). keep: how many checkpoints stay. monitor: decides which
-    epoch is the best; val_loss, or loss where nothing is held for validation.
+    epoch is the best; val_loss, or loss where nothing is held for validation. dtype_policy:
+    "mixed_bfloat16" rounds the operands of products and convolutions to bfloat16.
     """
 
     epochs: Positive = 10
@@ -137,6 +139,7 @@ class Train(Section):
     checkpoint_every: Every = "epoch"
     keep: Positive = 3
     monitor: str | None = None
+    dtype_policy: Literal[POLICIES] = "float32"  # type: ignore[valid-type]
 
     def save_freq(self) -> str | int:
         """ "epoch", or a number of steps."""
