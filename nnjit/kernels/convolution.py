@@ -35,7 +35,7 @@ def conv2d(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = PLA
         return depthwise(name, conv, dtype, epilogue)
     what = f"y = {describe(epilogue, 'conv(a, b)')} with a = x, b = w: {conv.describe()}"
     if winograd.fits(conv, dtype):
-        return winograd.forward(name, conv, dtype, epilogue, what)
+        return winograd.forward(name, conv, dtype, epilogue, what, dtype, dtype)
     rows = forward_axis(conv.HO, conv.KH, conv.stride[0], conv.padding[0][0], conv.dilation[0])
     columns = forward_axis(conv.WO, conv.KW, conv.stride[1], conv.padding[1][0], conv.dilation[1])
     most, vectors = choose(conv.WO, conv.OG, dtype, exact=True)
@@ -82,7 +82,7 @@ def conv2d_dx(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = 
         return depthwise_dx(name, conv, dtype, epilogue)
     what = f"y = {describe(epilogue, 'dx')} of conv(x, w) with a = dy, b = w: {conv.describe()}"
     if winograd.fits(conv, dtype):
-        return winograd.backward(name, conv, dtype, epilogue, what)
+        return winograd.backward(name, conv, dtype, epilogue, what, dtype, dtype)
     rows = gradient_axis(conv.H, conv.KH, conv.stride[0], conv.padding[0][0], conv.dilation[0])
     columns = gradient_axis(conv.W, conv.KW, conv.stride[1], conv.padding[1][0], conv.dilation[1])
     most, vectors = choose(max(axis.count for axis in columns), conv.CG, dtype, exact=True)

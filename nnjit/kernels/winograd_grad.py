@@ -25,7 +25,7 @@ from nnjit.kernels.partials import images_of, partial_count, reduce_step, zero_p
 from nnjit.kernels.recipe import Recipe, Step
 from nnjit.kernels.template import Template, indent
 from nnjit.kernels.winograd import fits
-from nnjit.kernels.winograd_text import POINTS, Transforms, cut, plane, taken
+from nnjit.kernels.winograd_text import POINTS, Transforms, cut, plane, taken, unit_plane
 
 LARGE = 512 * 1024  # bytes of points from which their partial sums would leave the caches
 MOST = 64  # blocks of a pass
@@ -35,22 +35,27 @@ NAMES = "lo hi tid a b y scratch t p part n h g i j k c o q r r0 r1 v image"
 
 def fits_dw(conv: Conv, dtype: str) -> bool:
     """Is it such a convolution, with weights few enough for partial sums?"""
-    return POINTS * conv.C * conv.O * target.itemsize(dtype) <= LARGE and fits(conv, dtype)
+    size = 8 if dtype == "f8" else 4
+    return POINTS * conv.C * conv.O * size <= LARGE and fits(conv, dtype)
 
 
 def weight_gradient(name: str, conv: Conv, dtype: str) -> Recipe:
-    """dw with a = x, b = dy; roles as in `convolution_grad.conv2d_dw`."""
+    """dw with a = x, b = dy, of which bfloat16 are multiplied in pairs of blocks; roles as in
+    `convolution_grad.conv2d_dw`.
+    """
+    source, kind, tiles = dtype, "pairs" if dtype == "b2" else "", Tiles(dtype)
+    dtype = "f4" if kind else dtype
     size, count = POINTS * conv.C * conv.O, partial_count(conv, dtype)
-    t, tiles, b = Transforms(dtype), Tiles(dtype), cut(conv.HO, conv.WO, MOST)
+    t, b = Transforms(dtype), cut(conv.HO, conv.WO, MOST)
     (top, _), (left, _) = conv.padding
-    first = POINTS * plane(b.many, conv.C)
-    room = first + POINTS * plane(b.many, conv.O)
-    x = taken(t, "take", "INPUT", b, "a", "v", (conv.H, conv.W, conv.C), (top, left))
-    dy = taken(t, "give", "RESULT_GRAD", b, "b", "q", (conv.HO, conv.WO, conv.O), (0, 0))
+    first = POINTS * unit_plane(b.many, conv.C, kind)
+    room = first + POINTS * unit_plane(b.many, conv.O, kind)
+    x = taken(t, "take", "INPUT", b, "a", "v", (conv.H, conv.W, conv.C), (top, left), kind)
+    dy = taken(t, "give", "RESULT_GRAD", b, "b", "q", (conv.HO, conv.WO, conv.O), (0, 0), kind)
     one_pass = [
         *b.start("t"),
         *b.over_rows([*x, *dy]),
-        *products(conv, dtype, b.many, tiles),
+        *products(conv, dtype, -(-b.many // 2) if kind else b.many, tiles),
     ]
     kernel = Template(
         name=name,
@@ -60,7 +65,7 @@ def weight_gradient(name: str, conv: Conv, dtype: str) -> Recipe:
         ),
         imports=(*tiles.imports(), *t.imports()),
         symbols=check_symbols(name, symbols_of(conv.batch), NAMES),
-        params=tuple((n, dtype) for n in ("a", "b", "y", "scratch")),
+        params=(("a", source), ("b", source), ("y", dtype), ("scratch", dtype)),
         body=(
             f"v = tid * {room}",
             f"q = v + {first}",
@@ -86,7 +91,9 @@ def weight_gradient(name: str, conv: Conv, dtype: str) -> Recipe:
 
 
 def products(conv: Conv, dtype: str, many: int, tiles: Tiles) -> list[str]:
-    """y[part..] += point by point, channels x blocks times blocks x results."""
+    """y[part..] += point by point, channels x blocks times blocks x results; many: blocks, or pairs
+    of blocks.
+    """
     C, O = conv.C, conv.O  # noqa: E741
     most, vectors = choose(C, O, dtype, exact=True)
     sizes: dict[int, list[int]] = {}

@@ -149,6 +149,13 @@ def plane(many: int, channels: int) -> int:
     return (-(-many * channels // 16) | 1) * 16
 
 
+def unit_plane(many: int, channels: int, kind: str) -> int:
+    """`plane` of points as `taken` lays them out, in units of 32 bits where they are bfloat16."""
+    if kind == "b2":
+        return plane(many, channels // 2)
+    return plane(-(-many // 2) if kind == "pairs" else many, channels)
+
+
 def cut(HO: int, WO: int, most: int) -> Blocks:
     """The blocks of an image of results: passes divide it evenly and have at most `most` blocks,
     unless thin strips would be left.
@@ -163,17 +170,26 @@ def cut(HO: int, WO: int, most: int) -> Blocks:
 
 def taken(
     t: Transforms, stem: str, matrix: str, b: Blocks, source: str, to: str,
-    shape: tuple[int, int, int], before: tuple[int, int],
+    shape: tuple[int, int, int], before: tuple[int, int], kind: str = "",
 ) -> list[str]:  # fmt: skip
     """Row r of blocks of image n of `source` (n, H, W, C) -> scratch[to..], point by point.
 
-    A block begins `before` its 2 x 2 pixels; what is outside of the image is zero.
+    A block begins `before` its 2 x 2 pixels; what is outside of the image is zero. kind: "" where
+    all is of the transforms' dtype; of bfloat16, "b2" are points of bfloat16, "pairs" points of two
+    neighbouring blocks together. `to` counts 32 bits in either case.
     """
     (H, W, C), (top, left), size = shape, before, len(MATRICES[matrix][0])
-    step, column = plane(b.many, C), b.column
+    step, column = unit_plane(b.many, C, kind), b.column
     steps: dict[str, object] = {"reads": (W * C, C), "writes": (4 * step, step)}
+    place, odd = f"{b.place} * {C}", []
+    if kind:
+        steps |= {"source": "b2", "to": kind, "quick": target.multiplies_pairs()}
+    if kind == "b2":
+        steps["writes"], to = (8 * step, 2 * step), f"{to} * 2"
+    elif kind == "pairs":
+        place, odd = f"{b.place} // 2 * {C}", [f"{b.place} % 2"]
     at = total("image", f"{column} * {2 * C}", -left * C)
-    args = [source, at, "scratch", total(to, f"{b.place} * {C}")]
+    args = [source, at, "scratch", total(to, place), *odd]
     inner = t.channels(stem, matrix, C, steps, args)
     image = f"image = (n * {H} + {total('r * 2', -top)}) * {W * C}"
     loop = f"for j in range({b.columns}):"
@@ -198,20 +214,44 @@ def taken(
     ]
 
 
-def weight_points(depth: int, columns: int, dtype: str) -> Template:
+def weight_points(depth: int, columns: int, dtype: str, source: str = "") -> Template:
     """src (3, 3, depth, columns) -> dst (16, depth, columns). Trip: vectors of depth * columns."""
     t, size = Transforms(dtype), depth * columns
     steps: dict[str, object] = {"reads": (3 * size, size), "writes": (4 * size, size)}
+    source = source or dtype
+    if source != dtype:
+        steps["source"] = source
     return Template(
-        name=f"pack_points_{depth}_{columns}_{dtype}",
+        name=f"pack_points_{depth}_{columns}_{source}",
         doc=f"dst[k] = point k of G src G^T: src (3, 3, {depth}, {columns}) -> dst (16, {depth}, "
         f"{columns});\nlo..hi: vectors.",
         body=tuple(t.vectors("points", "WEIGHT", size, steps, ["src", "dst"])),
         imports=t.imports(),
         symbols=(),
-        params=(("src", dtype), ("dst", dtype)),
+        params=(("src", source), ("dst", dtype)),
         trip=-(-size // target.lanes(dtype)),
         grain=64,
+    )
+
+
+def pairs_of_rows(rows: int, columns: int) -> Template:
+    """src (2 * rows, columns) float32 -> dst (rows, columns) pairs of bfloat16. Trip: rows."""
+    return Template(
+        name=f"pack_pairs_{rows}_{columns}_b2",
+        doc=f"dst[k, j] = the pair src[2 k, j], src[2 k + 1, j], rounded: src ({2 * rows}, "
+        f"{columns});\nlo..hi: rows of pairs.",
+        body=(
+            "for k in range(lo, hi):",
+            f"    for j in range({columns}):",
+            f"        at = k * {columns} + j",
+            f"        dst[at * 2] = bf16_round(src[k * {2 * columns} + j])",
+            f"        dst[at * 2 + 1] = bf16_round(src[k * {2 * columns} + {columns} + j])",
+        ),
+        imports=("from nnjit.kernels.bf16 import bf16_round",),
+        symbols=(),
+        params=(("src", "f4"), ("dst", "b2")),
+        trip=rows,
+        grain=max(1, 4096 // columns),
     )
 
 
