@@ -59,6 +59,11 @@ def winograd() -> bool:
     return bool(_integer("NNJIT_WINOGRAD", 1, 0, 1))
 
 
+def plans() -> bool:
+    """NNJIT_PLANS=0: compiled steps are not kept on disk, only their kernels."""
+    return bool(_integer("NNJIT_PLANS", 1, 0, 1))
+
+
 def device() -> str:
     """NNJIT_DEVICE: the device of models and functions that name none; 'cpu'."""
     return _choice("NNJIT_DEVICE", "cpu", DEVICES)

@@ -8,8 +8,9 @@ strip is a group of buffers that one merged launch reads as one, so they lie at 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from nnjit.compiler.groups import Buffer, Launch
 from nnjit.graph import Graph, Node
@@ -32,18 +33,36 @@ class Strip:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a device needs to run a graph."""
+    """What a device needs to run a graph.
 
-    graph: Graph
+    name, symbols: those of the graph. lives: first and last launch of each work buffer. outputs:
+    their buffers, but for those that are leaves under another name, which are in `leaves`. origin:
+    gives the graph after all passes and the buffers of its Nodes; running needs neither, and a Plan
+    from a file compiles for them.
+    """
+
+    name: str
+    symbols: tuple[str, ...]
     launches: tuple[Launch, ...]
-    buffers: Mapping[Node, Buffer]
-    lives: Mapping[Buffer, tuple[int, int]]  # work buffers: first and last launch
-    strips: tuple[Strip, ...] = ()
-    outputs: Mapping[str, Buffer] = field(default_factory=dict)  # but those that are leaves
+    lives: Mapping[Buffer, tuple[int, int]]
+    strips: tuple[Strip, ...]
+    outputs: Mapping[str, Buffer]
+    leaves: Mapping[str, Node]
+    origin: Callable[[], tuple[Graph, Mapping[Node, Buffer]]]
+
+    @functools.cached_property
+    def _origin(self) -> tuple[Graph, Mapping[Node, Buffer]]:
+        return self.origin()
 
     @property
-    def symbols(self) -> tuple[str, ...]:
-        return self.graph.symbols
+    def graph(self) -> Graph:
+        """The graph that the launches compute: after all passes."""
+        return self._origin[0]
+
+    @property
+    def buffers(self) -> Mapping[Node, Buffer]:
+        """Where the values of the graph's Nodes are."""
+        return self._origin[1]
 
     def arrange(self, extents: Mapping[str, int]) -> Arrangement:
         """Byte offsets of all work buffers, constants and scratch for these extents."""
@@ -129,4 +148,15 @@ def make_plan(
 ) -> Plan:  # fmt: skip
     """A Plan of lowered launches."""
     lives = lifetimes(launches, list(outputs.values()))
-    return Plan(graph, tuple(launches), buffers, lives, tuple(strips), outputs)
+    leaves = {name: leaf_of(n) for name, n in graph.outputs.items() if name not in outputs}
+    return Plan(
+        graph.name, graph.symbols, tuple(launches), lives, tuple(strips), outputs, leaves,
+        lambda: (graph, buffers),
+    )  # fmt: skip
+
+
+def leaf_of(n: Node) -> Node:
+    """The leaf that n, a reshape of a reshape, names anew."""
+    while n.inputs:
+        n = n.inputs[0]
+    return n

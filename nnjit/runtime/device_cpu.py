@@ -71,7 +71,7 @@ class CpuExecutable(PlannedExecutable):
             program[k, :7] = (
                 self.addresses[k], where, row.trip, row.chunks, serial, counts[k], row.align,
             )  # fmt: skip
-        fixed = all(n.op.name != "input" for n in self.output_leaves())
+        fixed = all(n.op.name != "input" for n in self.compiled.leaves.values())
         outputs = self.outputs(a, {}) if fixed else None
         return Bound(
             a, driver.Program(program), words_array, patches, outputs, self.memory.generation, {}

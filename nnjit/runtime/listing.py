@@ -11,7 +11,7 @@ from nnjit.compiler.plan import Arrangement, Plan
 def listing(plan: Plan, rows: Sequence, a: Arrangement) -> str:
     """One line a launch, then the memory."""
     lines = [
-        f"program {plan.graph.name}: {len(rows)} launches, "
+        f"program {plan.name}: {len(rows)} launches, "
         + ", ".join(f"{k} = {v}" for k, v in a.extents.items())
     ]
     for k, row in enumerate(rows):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnjit import config
-from nnjit.compiler.pipeline import compile_graph, source
+from nnjit.compiler.pipeline import source
 from nnjit.compiler.plan import Arrangement, Plan
 from nnjit.graph import Graph, Node
 from nnjit.kernels.template import render, signature
@@ -16,6 +16,7 @@ from nnjit.runtime.binding import Binder, Memory, Row, named, row_of
 from nnjit.runtime.cache import KernelSource
 from nnjit.runtime.executable import Executable
 from nnjit.runtime.listing import listing
+from nnjit.runtime.plan_cache import plan_of
 from nnjit.runtime.store import Store
 from nnjit.spec import evaluate
 
@@ -27,7 +28,7 @@ class PlannedExecutable(Executable):
 
     def __init__(self, graph: Graph, store: Store):
         super().__init__(graph, store)
-        self.compiled: Plan = compile_graph(graph, store.layout)
+        self.compiled: Plan = plan_of(graph, store.layout)
         self.memory = Memory()
         self.binder = Binder(self.compiled, store, self.memory)
         texts = [(launch.template, render(launch.template)) for launch in self.compiled.launches]
@@ -79,29 +80,17 @@ class PlannedExecutable(Executable):
     def outputs(self, a: Arrangement, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Views of the outputs."""
         out = {}
-        for name, n in self.compiled.graph.outputs.items():
+        for name, n in self.graph.outputs.items():
             if name in self.compiled.outputs:
                 value = self.binder.array(self.compiled.outputs[name], a)
             else:
-                value = self.leaf_value(n, arrays)
+                value = self.leaf_value(self.compiled.leaves[name], arrays)
             out[name] = value.reshape(
                 [d if isinstance(d, int) else evaluate(d, a.extents) for d in n.shape]
             )
         return out
 
-    def output_leaves(self) -> list[Node]:
-        """Leaves that outputs name directly."""
-        found = []
-        for name, n in self.compiled.graph.outputs.items():
-            if name not in self.compiled.outputs:
-                while n.inputs:
-                    n = n.inputs[0]
-                found.append(n)
-        return found
-
     def leaf_value(self, leaf: Node, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        while leaf.inputs:
-            leaf = leaf.inputs[0]
         if leaf.op.name == "input":
             return arrays[leaf.name]
         if leaf.op.name == "constant":
