@@ -20,12 +20,16 @@ from nnjit.runtime.store import Store
 KEPT_SHAPES = 64  # shapes of inputs whose symbols an executable remembers
 
 
-def build(graph: Graph, store: Store, device: str = "cpu") -> Executable:
+def build(graph: Graph, store: Store, device: str = "cpu", slices: int | str = 1) -> Executable:
     """Compile a graph whose parameters and state live in `store`; ArgumentError for an unknown
-    device.
+    device. slices: of the batch, in how many of them the graph runs; "auto": as its size asks for.
     """
     if device not in DEVICES:
         raise ArgumentError(f"unknown device {device!r}{nearest(device, DEVICES)}")
+    if slices != 1:
+        from nnjit.runtime.sliced import SlicedExecutable
+
+        return SlicedExecutable(graph, store, device, slices)
     if device == "interpret":
         return InterpretExecutable(graph, store)
     made: Executable
@@ -92,10 +96,14 @@ class Executable:
         """
         raise NotImplementedError
 
+    def launches(self, extents: Mapping[str, int]) -> Sequence[Any]:
+        """What runs for these extents, in order."""
+        return self.plan().launches
+
     def _none(self, *_: Any, **__: Any) -> Any:
         raise NnjitError("device 'interpret' has no plan and no source: choose 'cpu' or 'python'")
 
-    plan = arrange = source = listing = _none
+    plan = arrange = source = listing = rows = _none
 
 
 class InterpretExecutable(Executable):

@@ -59,6 +59,13 @@ class Store:
         self.layout[variable.node.name] = (index, at)
         self.arrays[variable.node.name] = variable._array
 
+    def copy(self) -> Store:
+        """A store of the same memory; what is added to it is not added here."""
+        found = Store()
+        found.blocks, found.layout = list(self.blocks), dict(self.layout)
+        found.arrays = dict(self.arrays)
+        return found
+
     @property
     def nbytes(self) -> int:
         """Bytes of all blocks."""
