@@ -98,6 +98,8 @@ class Needs:
         if n.op.name == "conv2d_dx" or (n.op.name in POOL_GRADS and follows(n)):
             dy = self.zero_from[n.inputs[0]]
             return (covered(n, 0, dy[0], full[0]), covered(n, 1, dy[1], full[1]))
+        if n.op.name == "cast":
+            return self.zero_from[n.inputs[0]]
         if n.op.name == "where" and n.inputs[1] in self.zero_from and alike(n, n.inputs[1]):
             no = n.inputs[2]
             if no.op is CONSTANT and not no.attrs["value"].any():

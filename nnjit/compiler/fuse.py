@@ -55,6 +55,9 @@ class Fuser:
                 continue
             readers = self.users[n]
             self.limit[n] = min((self.position(u) for u in readers), default=NO_GROUP)
+            if self.rounded_weight(n):
+                self.aliases.add(n)
+                continue
             if n.op.name == "reshape" and not (unit_axes(n) and self.join_user(n)):
                 self.aliases.add(n)
                 continue
@@ -68,6 +71,18 @@ class Fuser:
                 self.of[n].holds_update = True
         groups = sorted(self.groups, key=lambda g: g.index)
         return join_groups(Fusion(self.graph, groups, self.of, self.aliases))
+
+    def rounded_weight(self, n: Node) -> bool:
+        """Is n a float32 leaf as bfloat16 for products alone? They round it where they pack it."""
+        if n.op.name != "cast" or n.dtype != "bfloat16" or n.inputs[0].op is not PARAMETER:
+            return False
+        readers = [(n, u) for u in self.users[n]]
+        for x, u in readers:
+            if u.op.name == "reshape" and u in self.aliases:
+                readers += [(u, v) for v in self.users[u]]
+            elif u.op.name not in HEADS or u.inputs[0] is x:
+                return False
+        return True
 
     def position(self, n: Node) -> int:
         return self.limit[n] if n in self.aliases else self.of[n].index

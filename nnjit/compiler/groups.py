@@ -38,7 +38,7 @@ class Group:
 @dataclass(frozen=True)
 class Fusion:
     """The groups in the order they run, the group of each Node, and the reshapes that only name a
-    buffer anew.
+    buffer anew (or weights that products round to bfloat16 as they read them).
     """
 
     graph: Graph
