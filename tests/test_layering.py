@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LINES = (
     ("errors", "config", "spec", "atomic", "bfloat16", "container", "registry"),
     ("graph", "printing"),
-    ("autodiff", "ops"),
+    ("autodiff", "ops", "precision"),
     ("kernels",),
     ("compiler",),
     ("runtime",),
@@ -30,8 +30,8 @@ LINES = (
     ),
     ("data", "profiling"),
     (
-        "architecture", "callbacks", "compiled", "functional", "models", "precision", "saving",
-        "session", "step", "summary", "training", "verbs",
+        "architecture", "callbacks", "compiled", "functional", "models", "saving", "session",
+        "step", "summary", "training", "verbs",
     ),
     ("runconfig",),
     ("cli",),

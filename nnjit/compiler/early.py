@@ -54,6 +54,8 @@ def sources(nodes: Sequence[Node], heads: Sequence[str]) -> dict[Node, Node | No
     for n in nodes:
         if n.op.name in heads:
             out[n] = n
+        elif n.op.name == "cast" and n.inputs[0].dtype == "bfloat16":
+            out[n] = None  # read from memory
         elif n.op.kind == "elementwise":
             whole = {out.get(x) for x in n.inputs if x.shape == n.shape and x.spec.size != 1}
             others = [x for x in n.inputs if x.shape != n.shape and not x.is_leaf]

@@ -1,7 +1,7 @@
 """The compiler on one screen: a Graph becomes a Plan.
 
 expand, simplify, share, mask_before_unpool, lift_over_reshapes, crop_dead_borders, prune (passes)
-→ fuse → recompute → schedule → lower → merge updates → plan.
+→ fuse → recompute → halves → schedule → lower → merge updates → plan.
 Each stage can be printed: NNJIT_DEBUG=3 shows the graph after each pass, 4 the emitted source;
 NNJIT_CHECK=1 verifies the graph after each pass.
 """
@@ -15,6 +15,7 @@ from dataclasses import replace
 from nnjit import config
 from nnjit.compiler.cpu.lower import lower
 from nnjit.compiler.fuse import fuse
+from nnjit.compiler.halves import halves
 from nnjit.compiler.merge import Layout, merge_updates
 from nnjit.compiler.passes import PASSES
 from nnjit.compiler.plan import Plan, make_plan
@@ -48,7 +49,7 @@ def compile_graph(graph: Graph, layout: Layout | None = None) -> Plan:
     """The Plan of a graph whose store leaves lie as `layout` says (leaf name -> block, byte
     offset).
     """
-    fusion = schedule(recompute(fuse(optimise(graph))))
+    fusion = schedule(halves(recompute(fuse(optimise(graph)))))
     launches, buffers, outputs = lower(fusion)
     launches, strips = merge_updates(launches, layout or {}, set(outputs.values()))
     plan = make_plan(fusion.graph, launches, buffers, outputs, strips)
