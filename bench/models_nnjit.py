@@ -161,12 +161,14 @@ def trainer(work: Workload, threads: int) -> Trainer:
     model = build(work)
     x, y = work.data()
     batches = [given(tuple(a[i] for a in x)) for i in range(BATCHES)]
-    variables = model.step_variables()
-    start = [v.numpy() for v in variables]
+    start = [(v, v.numpy()) for v in model.trainable_weights]
+    state = [v for v in model.step_variables() if not v.trainable]
 
     def reset() -> None:
-        for v, value in zip(variables, start, strict=True):
+        for v, value in start:
             v.assign(value)
+        for v in state:
+            v.initialize(model.seed)
 
     return Trainer(
         step=lambda i: model.train_on_batch(batches[i % BATCHES], y[i % BATCHES]), reset=reset

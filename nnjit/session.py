@@ -52,6 +52,7 @@ class Session:
 
     def __init__(self, seed: int):
         self.device: str | None = None
+        self.batch_slices: int | str = 1
         self.first_seed = seed
         self.random = Variable("random", (2,), "int64", "zeros", False, owner=_Named())
         self.random.assign(np.array([seed, 0], np.int64))
@@ -71,18 +72,20 @@ class Session:
         # a step refers to memory: it is good as long as every variable lies where it lay
         if found is None or (found.moves != Variable.moves and found.moved()):
             self.hold(variables())
-            step = build(graph(), self._store, device)
+            made = graph()
+            slices = self.batch_slices if made.name == "train" else 1
+            step = build(made, self._store, device, slices)
             found = Step(step, [(v, v._array) for v in variables()], Variable.moves)
             self._steps[key, device] = found
         return found.executable
 
     def hold(self, variables: Sequence[Variable]) -> None:
         """Have these variables in this model's memory, with the initial values of its seed."""
-        for v in variables:
-            if not v.initialized:
-                v.initialize(self.first_seed)
         arrays = self._store.arrays
-        new = [v for v in variables if arrays.get(v.node.name) is not v._array]
+        new = [
+            v for v in variables
+            if not v.initialized or arrays.get(v.node.name) is not v._array
+        ]  # fmt: skip
         if not new:
             return
         if any(v.node.name in arrays for v in new):
@@ -90,12 +93,12 @@ class Session:
             self.forget()
             self._store, new = Store(), list(variables)
         for v in new:
-            if v in _places and np.may_share_memory(_places[v][0], v._array):
+            if v in _places and v.initialized and np.may_share_memory(_places[v][0], v._array):
                 self._store.place(v, *_places[v])
         rest = [v for v in new if v.node.name not in self._store.arrays]
         # parameters that are trained lie together, so that one launch can update all of them
         for group in ([v for v in rest if v.trainable], [v for v in rest if not v.trainable]):
-            self._store.add(group)
+            self._store.add(group, self.first_seed)
         for v in rest:
             block, at = self._store.layout[v.node.name]
             _places[v] = (self._store.blocks[block], at)

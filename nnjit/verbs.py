@@ -39,6 +39,7 @@ class Verbs:
         weighted_metrics: Any = None,
         device: str | None = None,
         dtype_policy: str = "float32",
+        batch_slices: int | str = "auto",
     ) -> None:
         """Say how to train. Nothing is generated yet: that happens when a step is first needed.
 
@@ -46,14 +47,22 @@ class Verbs:
         where the model has several outputs. device: "cpu", "python" or "interpret"; default
         NNJIT_DEVICE. dtype_policy: "float32", or "mixed_bfloat16": matrix products and convolutions
         take operands rounded to bfloat16; weights, sums and all that follows stay float32.
-        Freezing or thawing layers afterwards has an effect at the next compile.
+        batch_slices: in how many slices a training step runs its batch, their gradients added up
+        before the one update: less memory, the same mathematics. "auto": as few as let each fit in
+        cache, where that is faster; 1: the whole batch at once. Freezing or thawing layers
+        afterwards has an effect at the next compile.
         """
         if device is not None and device not in config.DEVICES:
             raise ArgumentError(f"device={device!r}{nearest(device, config.DEVICES)}")
         self.compiled = Compiled(
             self, optimizer, loss, metrics, loss_weights, weighted_metrics, dtype_policy
         )
-        self.session.device = device
+        whole = isinstance(batch_slices, int) and not isinstance(batch_slices, bool)
+        if batch_slices != "auto" and not (whole and int(batch_slices) >= 1):
+            raise ArgumentError(
+                f"batch_slices={batch_slices!r}: expected 'auto' or a whole number from 1"
+            )
+        self.session.device, self.session.batch_slices = device, batch_slices
         self.session.forget()
 
     def compile_from_config(self, given: Mapping[str, Any], device: str | None = None) -> None:

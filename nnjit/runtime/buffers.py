@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 
 import numpy as np
@@ -29,3 +30,9 @@ def aligned(nbytes: int) -> np.ndarray:
 def _from_boundary(raw: np.ndarray, nbytes: int, boundary: int) -> np.ndarray:
     start = -raw.ctypes.data % boundary
     return raw[start : start + nbytes]
+
+
+def give_back() -> None:
+    """Have the C library return freed memory to the system, where it can (glibc)."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

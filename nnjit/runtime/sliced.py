@@ -64,7 +64,7 @@ class Parts:
 
 
 class SlicedExecutable(Executable):
-    """A step whole or in slices. slices: "auto", or how many, from 2 on. reason: why it is whole."""
+    """A step whole or in slices. slices: "auto", or how many from 2 on. reason: why it is whole."""
 
     def __init__(self, graph: Graph, store: Store, device: str, slices: int | str):
         super().__init__(graph, store)
@@ -149,7 +149,7 @@ class SlicedExecutable(Executable):
             parts = self.decide(extents)
             if isinstance(parts, Executable):
                 return parts.run(arrays)
-            return self.each(parts, arrays, extents, lambda part, given: part.run(given))
+            return dict(self.each(parts, arrays, extents, lambda part, given: part.run(given)))
 
     def decide(self, extents: Mapping[str, int]) -> Executable | Parts:
         """The variant that runs from now on."""
@@ -160,7 +160,7 @@ class SlicedExecutable(Executable):
 
     def each(
         self, parts: Parts, arrays: Mapping[str, np.ndarray], extents: Mapping[str, int], go: Go
-    ) -> dict[str, np.ndarray]:
+    ) -> Mapping[str, np.ndarray]:
         """Let `go` run the parts, in order, with their inputs; what the last one gives."""
         known = {**arrays, **parts.split.numbers(extents)}
         if parts.before is not None:

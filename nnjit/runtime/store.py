@@ -14,7 +14,9 @@ import numpy as np
 
 from nnjit.compiler.plan import align
 from nnjit.errors import GraphError
-from nnjit.runtime.buffers import ALIGNMENT, aligned
+from nnjit.runtime.buffers import ALIGNMENT, aligned, give_back
+
+MOVED = 16 << 20  # bytes of values that were moved, from which their old memory is given back
 
 
 class Store:
@@ -28,9 +30,10 @@ class Store:
         self.arrays: dict[str, np.ndarray] = {}
         self.add(variables)
 
-    def add(self, variables: Iterable[Any]) -> None:
+    def add(self, variables: Iterable[Any], seed: int | None = None) -> None:
         """Lay these variables out in a new block, in order; those already there stay where they
-        are.
+        are. seed: variables without a value get the initial one of this seed, in their place: no
+        second copy of a large model is made on the way.
         """
         new = [v for v in variables if v.node.name not in self.layout]
         if not new:
@@ -38,18 +41,25 @@ class Store:
         offsets, size = [], 0
         for v in new:
             offsets.append(size)
-            size = align(size + v._array.nbytes)
-        block = aligned(max(size, ALIGNMENT))
+            size = align(size + v.spec.nbytes)
+        block, moved = aligned(max(size, ALIGNMENT)), 0
         for v, at in zip(new, offsets, strict=True):
             name = v.node.name
             if name in self.layout:
                 raise GraphError(f"two variables are named {name!r}")
-            view = block[at : at + v._array.nbytes].view(v._array.dtype).reshape(v._array.shape)
-            view[...] = v._array
+            view = block[at : at + v.spec.nbytes].view(v.spec.dtype).reshape(v.spec.shape)
+            fresh = seed is not None and not v.initialized
+            if not fresh:
+                view[...] = v._array
+                moved += v.spec.nbytes
             v._array = view
+            if fresh:
+                v.initialize(seed)
             self.layout[name] = (len(self.blocks), at)
             self.arrays[name] = view
         self.blocks.append(block)
+        if moved >= MOVED:
+            give_back()
 
     def place(self, variable: Any, block: np.ndarray, at: int) -> None:
         """Take in a variable that lies in a block of another store; both then share its memory."""
