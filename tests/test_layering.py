@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Lower lines first: a file imports from its own line of this table and from those above it.
 LINES = (
-    ("errors", "config", "spec", "atomic", "bfloat16", "container", "registry"),
+    ("errors", "changes", "config", "spec", "atomic", "bfloat16", "container", "registry"),
     ("graph", "printing"),
     ("autodiff", "ops", "precision"),
     ("kernels",),

@@ -63,7 +63,8 @@ class Fusion:
 class Buffer:
     """Memory of one value.
 
-    kind: input, store (parameter or state), constant, work or scratch (per thread). elements: how
+    kind: input, store (parameter or state), constant, work, kept (made of parameters alone, good
+    until one changes) or scratch (per thread). elements: how
     many, as an expression of the symbols, where that is no extent: "(batch + 15) // 16 * 16".
     """
 

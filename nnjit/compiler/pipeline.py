@@ -1,7 +1,7 @@
 """The compiler on one screen: a Graph becomes a Plan.
 
 expand, simplify, share, mask_before_unpool, lift_over_reshapes, crop_dead_borders, prune (passes)
-→ fuse → recompute → halves → schedule → lower → merge updates → plan.
+→ fuse → recompute → halves → schedule → lower → merge updates → keep → plan.
 Each stage can be printed: NNJIT_DEBUG=3 shows the graph after each pass, 4 the emitted source;
 NNJIT_CHECK=1 verifies the graph after each pass.
 """
@@ -16,6 +16,7 @@ from nnjit import config
 from nnjit.compiler.cpu.lower import lower
 from nnjit.compiler.fuse import fuse
 from nnjit.compiler.halves import halves
+from nnjit.compiler.keep import keep, with_kept
 from nnjit.compiler.merge import Layout, merge_updates
 from nnjit.compiler.passes import PASSES
 from nnjit.compiler.plan import Plan, make_plan
@@ -52,6 +53,11 @@ def compile_graph(graph: Graph, layout: Layout | None = None) -> Plan:
     fusion = schedule(halves(recompute(fuse(optimise(graph)))))
     launches, buffers, outputs = lower(fusion)
     launches, strips = merge_updates(launches, layout or {}, set(outputs.values()))
+    kept = keep(launches, strips)
+    if kept:
+        launches = with_kept(launches, kept)
+        buffers = {n: kept.get(b, b) for n, b in buffers.items()}
+        outputs = {name: kept.get(b, b) for name, b in outputs.items()}
     plan = make_plan(fusion.graph, launches, buffers, outputs, strips)
     if config.debug() >= 4:
         print(source(plan), file=sys.stderr)

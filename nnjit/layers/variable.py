@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnjit import config, initializers
+from nnjit.changes import parameters_changed
 from nnjit.errors import ArgumentError, DTypeError, ShapeError
 from nnjit.graph import Node, current_scope, parameter_node, state_node
 from nnjit.spec import Spec, shape_text
@@ -139,6 +140,7 @@ class Variable:
             self._array = value
         else:
             self._value[...] = value
+            self._written()
 
     def numpy(self) -> np.ndarray:
         """A copy of the value."""
@@ -160,6 +162,11 @@ class Variable:
         if array.dtype == object or not np.can_cast(array.dtype, self.dtype, "same_kind"):
             raise DTypeError(f"{self.name}: cannot assign {array.dtype.name} to {self.dtype}")
         self._array[...] = array
+        self._written()
+
+    def _written(self) -> None:
+        if self.parameter:
+            parameters_changed()
 
     def __repr__(self) -> str:
         return f"<Variable {self.name!r} {self.spec}>"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nnjit.changes import parameters_changed
 from nnjit.compiler.plan import Arrangement
 from nnjit.graph import Graph
 from nnjit.kernels.target import itemsize, storage
@@ -78,6 +79,8 @@ class PythonExecutable(PlannedExecutable):
                 check_launches(self, bound, arrays)
             else:
                 run_python(bound.now)
+            if self.changes_parameters:
+                parameters_changed()
             return self.outputs(bound.arrangement, arrays)
 
     def run_row(self, bound: PythonBound, k: int) -> None:

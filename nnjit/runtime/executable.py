@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from nnjit import config
-from nnjit.compiler.passes import expand
+from nnjit.changes import parameters_changed
 from nnjit.config import DEVICES
 from nnjit.errors import ArgumentError, DTypeError, NnjitError, ShapeError, nearest
-from nnjit.graph import Graph, Node, bind_symbols, interpret
+from nnjit.graph import PARAMETER, Graph, Node, bind_symbols, interpret
 from nnjit.runtime.store import Store
 
 KEPT_SHAPES = 64  # shapes of inputs whose symbols an executable remembers
@@ -56,6 +56,7 @@ class Executable:
         self.inputs: list[Node] = graph.leaves("input")
         self.expected = [(n.name, np.dtype(n.dtype)) for n in self.inputs]
         self.extents: dict[tuple, dict[str, int]] = {}  # by the shapes of the inputs
+        self.changes_parameters = any(leaf.op is PARAMETER for leaf in graph.updates)
         self.lock = threading.RLock()
         self.checking, self.debugging = config.check(), config.debug()  # as when it was built
         self.report: Any = None
@@ -112,6 +113,8 @@ class InterpretExecutable(Executable):
     """
 
     def __init__(self, graph: Graph, store: Store):
+        from nnjit.compiler.passes import expand  # a warm start on the cpu does not need it
+
         super().__init__(expand(graph), store)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -121,4 +124,6 @@ class InterpretExecutable(Executable):
             outputs = {k: np.array(v) for k, v in outputs.items()}
             for name, value in updates.items():
                 self.store.arrays[name][...] = value
+            if self.changes_parameters:
+                parameters_changed()
         return outputs

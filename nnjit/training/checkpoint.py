@@ -144,7 +144,7 @@ def restore(variables: Sequence[Any], snapshot: Snapshot, path: Path) -> None:
                 f"{path}: {name} has {array.dtype.name}{array.shape}, the model's {v.name} {v.spec}"
             )
     for v, array in zip(variables, snapshot.arrays, strict=True):
-        v._array[...] = array
+        v.assign(array)
 
 
 class BackupAndRestore(Callback):
