@@ -1,8 +1,8 @@
 """Values that are better computed where their input is made than where they are read.
 
 The gradient of x * f(x) needs f'(x), and computes f once more from x, which is kept for that alone:
-GELU's erf, SiLU's sigmoid. Computed beside f(x), f'(x) shares its expensive part, and is kept
-instead of x: as much memory, half of the work.
+GELU's normal_cdf, SiLU's sigmoid. Computed beside f(x), f'(x) shares its expensive part, and is
+kept instead of x: as much memory, half of the work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from nnjit.graph import Node
 
 EXPENSIVE = (
-    "exp", "expm1", "log", "log1p", "tanh", "sigmoid", "softplus", "erf", "sin", "cos", "power",
+    "exp", "expm1", "log", "log1p", "tanh", "sigmoid", "softplus", "erf", "normal_cdf",
+    "normal_pdf", "sin", "cos", "power",
 )  # fmt: skip
 
 

@@ -47,6 +47,8 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     "sigmoid": wide(stable_sigmoid),
     "softplus": wide(stable_softplus),
     "erf": wide(math.erf),
+    "normal_cdf": wide(lambda x: 0.5 * math.erfc(-x * math.sqrt(0.5))),
+    "normal_pdf": wide(lambda x: np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)),
     "pow": wide(np.power),
     "sin": wide(np.sin),
     "cos": wide(np.cos),
@@ -77,6 +79,8 @@ tanh_f4 = define("tanh", math_f4, "f4")
 sigmoid_f4 = define("sigmoid", math_f4, "f4")
 softplus_f4 = define("softplus", math_f4, "f4")
 erf_f4 = define("erf", math_f4, "f4")
+normal_cdf_f4 = define("normal_cdf", math_f4, "f4")
+normal_pdf_f4 = define("normal_pdf", math_f4, "f4")
 pow_f4 = define("pow", math_f4, "f4", 2)
 sin_f4 = Function("sin_f4", math_angle.sin_f4, MEANINGS["sin"], ("f4",), "f4")
 cos_f4 = Function("cos_f4", math_angle.cos_f4, MEANINGS["cos"], ("f4",), "f4")
@@ -97,6 +101,8 @@ tanh_f8 = define("tanh", math_f8, "f8")
 sigmoid_f8 = define("sigmoid", math_f8, "f8")
 softplus_f8 = define("softplus", math_f8, "f8")
 erf_f8 = define("erf", math_f8, "f8")
+normal_cdf_f8 = define("normal_cdf", math_f8, "f8")
+normal_pdf_f8 = define("normal_pdf", math_f8, "f8")
 pow_f8 = define("pow", math_f8, "f8", 2)
 sin_f8 = Function("sin_f8", math_angle.sin_f8, MEANINGS["sin"], ("f8",), "f8")
 cos_f8 = Function("cos_f8", math_angle.cos_f8, MEANINGS["cos"], ("f8",), "f8")

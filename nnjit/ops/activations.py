@@ -13,12 +13,10 @@ import numpy as np
 
 from nnjit.errors import ArgumentError
 from nnjit.graph import Node
-from nnjit.ops.base import OPS, composite, elementwise, promote
+from nnjit.ops.base import OPS, Function, composite, elementwise, promote
 from nnjit.ops.elementwise import (
     absolute,
     clip,
-    erf,
-    exp,
     expm1,
     logical_and,
     sqrt,
@@ -70,16 +68,21 @@ composite(
 )  # fmt: skip
 
 
-def _normal_share(x: Node) -> Node:
-    """The share of a standard normal below x."""
-    return 0.5 * (1 + erf(x * math.sqrt(0.5)))
+_vector_erfc = np.frompyfunc(math.erfc, 1, 1)
 
-
+_normal_pdf: Function = elementwise(
+    "normal_pdf", "normal_pdf_{t}({0})", lambda x: np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi),
+    lambda dy, y, x: -(dy * (x * y)), takes="float", doc="the density of a standard normal at x",
+)  # fmt: skip
+_normal_cdf = elementwise(
+    "normal_cdf", "normal_cdf_{t}({0})",
+    lambda x: 0.5 * np.asarray(_vector_erfc(-math.sqrt(0.5) * x.astype("f8")), "f8"),
+    lambda dy, y, x: dy * _normal_pdf(x), takes="float",
+    doc="the share of a standard normal below x",
+)  # fmt: skip
 composite(
-    "gelu", lambda x: x * _normal_share(x),
-    lambda dy, y, x: dy * (
-        _normal_share(x) + x * (exp(-0.5 * square(x)) * (1 / math.sqrt(2 * math.pi)))
-    ),
+    "gelu", lambda x: x * _normal_cdf(x),
+    lambda dy, y, x: dy * (_normal_cdf(x) + x * _normal_pdf(x)),
     doc="x * P(normal < x)",
 )  # fmt: skip
 
@@ -113,7 +116,7 @@ swish = silu
 
 
 def gelu(x: Any, approximate: bool = False) -> Node:
-    """x * P(normal < x), by erf; approximate: by tanh (Hendrycks and Gimpel, 2016)."""
+    """x * P(normal < x); approximate: by tanh (Hendrycks and Gimpel, 2016)."""
     x = _floats(x)
     if not approximate:
         return OPS["gelu"](x)

@@ -13,7 +13,7 @@ from nnjit.runtime.executable import build
 from nnjit.runtime.store import Store
 from nnjit.spec import Spec
 
-EXPENSIVE = {"erf", "exp", "sigmoid"}
+EXPENSIVE = {"normal_cdf", "normal_pdf", "exp", "sigmoid"}
 
 
 def two_layers(activation, steps=False):

@@ -160,6 +160,19 @@ def test_error_over_the_whole_range(name):
     assert error[worst] <= ULP[name], f"{error[worst]:.2f} ulp at {[a[worst] for a in given]}"
 
 
+@pytest.mark.parametrize(("code", "most"), [("f4", 1e-7), ("f8", 2.5e-16)])
+def test_normal_distribution(code, most):
+    """float32 keeps the digits of small shares as well: gelu(-6) is no difference of ones."""
+    x = np.linspace(-15, 15, 30_001).astype(DTYPE[code])
+    share = np.array([0.5 * math.erfc(-v * math.sqrt(0.5)) for v in x.astype("f8")])
+    density = np.exp(-0.5 * x.astype("f8") ** 2) / math.sqrt(2 * math.pi)
+    for name, exact in (("normal_cdf", share), ("normal_pdf", density)):
+        error = abs(evaluate(name, x) - exact)
+        assert error.max() <= most, name
+        if code == "f4":
+            assert (error / exact)[abs(x) < 5.5].max() <= 1e-3, name
+
+
 CASES = {
     "exp": [(-np.inf, 0), (np.inf, np.inf), (np.nan, np.nan), (0, 1), (-1e30, 0), (1e30, np.inf)],
     "log": [
@@ -176,6 +189,8 @@ CASES = {
     "sigmoid": [(-np.inf, 0), (np.inf, 1), (np.nan, np.nan), (0, 0.5)],
     "softplus": [(-np.inf, 0), (np.inf, np.inf), (np.nan, np.nan)],
     "erf": [(-np.inf, -1), (np.inf, 1), (np.nan, np.nan), (0, 0)],
+    "normal_cdf": [(-np.inf, 0), (np.inf, 1), (np.nan, np.nan), (0, 0.5), (-40, 0), (40, 1)],
+    "normal_pdf": [(-np.inf, 0), (np.inf, 0), (np.nan, np.nan), (40, 0)],
     "sin": [(0, 0), (np.inf, np.nan), (-np.inf, np.nan), (np.nan, np.nan)],
     "cos": [(0, 1), (np.inf, np.nan), (-np.inf, np.nan), (np.nan, np.nan)],
     "sqrt": [(-1, np.nan), (np.inf, np.inf), (4, 2), (0, 0)],

@@ -30,7 +30,9 @@ Key = Node | Use
 INLINE = 44  # longest text that stays where it is used
 ALONE = 56  # the same where it is all that is stored
 LINE = 50  # longest load and condition in one line
-COSTLY = re.compile(r"\b(exp|expm1|log|log1p|tanh|sigmoid|softplus|erf|sin|cos|pow)_|philox")
+COSTLY = re.compile(
+    r"\b(exp|expm1|log|log1p|tanh|sigmoid|softplus|erf|normal_[cp]df|sin|cos|pow)_|philox"
+)
 
 
 def is_atom(text: str) -> bool:
