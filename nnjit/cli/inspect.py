@@ -61,15 +61,15 @@ def _stage(executable: Any, stage: str, batch_size: int) -> dict[str, Any]:
     from nnjit.kernels.template import render
     from nnjit.printing import show
 
-    plan = executable.plan()
+    extents = {"batch": batch_size}
+    launched = () if stage == "graph" else executable.launches(extents)
     if stage == "graph":
         text = show(executable.graph)
         return {"text": text, "nodes": [t.strip() for t in text.splitlines()[1:]]}
     if stage == "source":
-        kernels = {x.template.name: render(x.template) for x in plan.launches}
+        kernels = {x.template.name: render(x.template) for x in launched}
         return {"text": executable.source(), "kernels": kernels}
-    extents = {"batch": batch_size}
-    arrangement = plan.arrange(extents)
+    arrangement = executable.arrange(**extents)
     launches = [
         {
             "kernel": x.template.name,
@@ -78,11 +78,12 @@ def _stage(executable: Any, stage: str, batch_size: int) -> dict[str, Any]:
             "flops": x.flop_count(extents),
             "bytes": x.byte_count(extents),
         }
-        for x in plan.launches
+        for x in launched
     ]
     return {
         "text": executable.listing(**extents),
         "batch_size": batch_size,
+        "slices": executable.slices_text(extents) or None,
         "work_bytes": arrangement.work,
         "scratch_bytes_per_thread": arrangement.scratch,
         "launches": launches,

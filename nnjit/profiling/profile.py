@@ -41,7 +41,9 @@ class LaunchTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """step_ms: median of undisturbed steps, best_ms: the fastest. work: bytes of the arena."""
+    """step_ms: median of undisturbed steps, best_ms: the fastest. work: bytes of the arena. parts:
+    "8 slices of up to 6 samples", or "" where a step runs on the whole batch.
+    """
 
     step: str
     extents: dict[str, int]
@@ -52,6 +54,7 @@ class Profile:
     work: int
     launches: tuple[LaunchTime, ...]
     machine: Machine
+    parts: str = ""
 
     @property
     def gflops(self) -> float:
@@ -85,11 +88,11 @@ def profile_step(
     total = max(float(counters[:, 0].sum()), 1.0)
     launches = tuple(
         _launch(launch, row, steps, total, arrangement.extents, limits)
-        for launch, row in zip(executable.plan().launches, counters, strict=True)
+        for launch, row in zip(executable.launches(arrangement.extents), counters, strict=True)
     )
     return Profile(
         name, dict(arrangement.extents), steps, limits.threads, float(np.median(times)),
-        min(times), arrangement.work, launches, limits,
+        min(times), arrangement.work, launches, limits, executable.slices_text(arrangement.extents),
     )  # fmt: skip
 
 
@@ -116,6 +119,7 @@ def text(p: Profile) -> str:
     ]  # fmt: skip
     measured = sum(t.milliseconds for t in p.launches)
     extents = ", ".join(f"{k} {v}" for k, v in p.extents.items())
+    extents += f" in {p.parts}" if p.parts else ""
     m = p.machine
     roof = sum(m.roof(t.flops, t.nbytes) for t in p.launches) * 1e3
     return "\n".join([

@@ -101,6 +101,10 @@ class Executable:
         """What runs for these extents, in order."""
         return self.plan().launches
 
+    def slices_text(self, extents: Mapping[str, int]) -> str:
+        """'8 slices of up to 6 samples'; '' where a batch of these extents runs whole."""
+        return ""
+
     def _none(self, *_: Any, **__: Any) -> Any:
         raise NnjitError("device 'interpret' has no plan and no source: choose 'cpu' or 'python'")
 

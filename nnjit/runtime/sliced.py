@@ -193,13 +193,18 @@ class SlicedExecutable(Executable):
             return np.concatenate([counters[x] for x in parts.executables]), self.arrange(**extents)
 
     # -- looking inside
-    def describe(self, extents: Mapping[str, int]) -> str:
-        """'8 slices of up to 6 samples', or 'the whole batch' and why."""
+    def slices_text(self, extents: Mapping[str, int]) -> str:
         found = self.variant(extents)
         if isinstance(found, Executable):
-            return f"the whole batch ({self.reason})" if self.reason else "the whole batch"
+            return ""
         sizes = self.in_slices(found, extents)
-        return f"{len(sizes)} slices of up to {max(sizes, default=0)} samples"
+        many = "slice" if len(sizes) == 1 else "slices"
+        return f"{len(sizes)} {many} of up to {max(sizes, default=0)} samples"
+
+    def describe(self, extents: Mapping[str, int]) -> str:
+        """The slices, or 'the whole batch' and why."""
+        why = f" ({self.reason})" if self.reason else ""
+        return self.slices_text(extents) or f"the whole batch{why}"
 
     def at(self, part: Executable, parts: Parts, extents: Mapping[str, int]) -> dict[str, int]:
         """The extents of a part: those of the first slice, of the whole batch, or none."""
