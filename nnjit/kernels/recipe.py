@@ -41,12 +41,12 @@ class Epilogue:
     """What follows a contraction while the result is in registers or in L1, in this order.
 
     bias: adds the param `bias`, one value per column. final: "store", "relu", "mask" (0 where not
-    mask > 0), "add" (plus residual) or "add_relu"; mask and residual are laid out like the result
-    y. tail(index, column): lines that rewrite y[index] elementwise; they may read and write
-    extra_params, (name, dtype code) pairs, at the text `index` (flat index of the element) or
-    `column`. Where y is bfloat16 (b2) the tail finds the sums, float32, at scratch[at_sums + j]
-    (`SUMS`) and writes y and the rest. imports: lines that the tail needs. beside: the dtype code
-    of mask or residual, if it is not that of y.
+    mask > 0), "mul" (times residual), "add" (plus residual) or "add_relu"; mask and residual are
+    laid out like the result y. tail(index, column): lines that rewrite y[index] elementwise; they
+    may read and write extra_params, (name, dtype code) pairs, at the text `index` (flat index of
+    the element) or `column`. Where y is bfloat16 (b2) the tail finds the sums, float32, at
+    scratch[at_sums + j] (`SUMS`) and writes y and the rest. imports: lines that the tail needs.
+    beside: the dtype code of mask or residual, if it is not that of y.
     """
 
     bias: bool = False
@@ -63,7 +63,9 @@ class Epilogue:
     @property
     def operand(self) -> str:
         """The role that the final reads: 'mask', 'residual' or ''."""
-        return {"mask": "mask", "add": "residual", "add_relu": "residual"}.get(self.final, "")
+        if self.final == "mask":
+            return "mask"
+        return "residual" if self.final in ("mul", "add", "add_relu") else ""
 
     def inputs(self) -> tuple[str, ...]:
         """Roles read by the tile: bias, mask or residual."""

@@ -23,7 +23,7 @@ from nnjit.kernels import target
 from nnjit.kernels.bf16 import expand, shorten
 
 INITS = ("zero", "load", "bias")
-FINALS = ("store", "relu", "mask", "add", "add_relu")
+FINALS = ("store", "relu", "mask", "mul", "add", "add_relu")
 RUNTIME = ("row_a", "row_c", "step_a", "step_b")
 
 
@@ -51,7 +51,7 @@ class TileShape:
 
     @property
     def reads_m(self) -> bool:
-        return self.final in ("mask", "add", "add_relu")
+        return self.final in ("mask", "mul", "add", "add_relu")
 
     def arguments(self) -> list[str]:
         """Names of the call's arguments, in order."""
@@ -86,9 +86,9 @@ def tile(
     R outer steps (sar, sbr apart) and kc inner steps (step_a, step_b apart; `static_k` > 0 unrolls
     them); R <= 0 or kc <= 0 leaves the initial value. tail: columns in use of the last vector, 0
     for all, "run" if it is the last argument. init: zero, load (C) or bias (the row at e). final:
-    store, relu, mask (0 where not m > 0), add (m), add_relu; m is laid out like C. runtime: of
-    row_a, row_c, step_a, step_b those that are arguments; rows_a and rows_c then multiply row_a and
-    row_c. NaN and inf propagate as in the formula; relu keeps NaN.
+    store, relu, mask (0 where not m > 0), mul (by m), add (m), add_relu; m is laid out like C.
+    runtime: of row_a, row_c, step_a, step_b those that are arguments; rows_a and rows_c then
+    multiply row_a and row_c. NaN and inf propagate as in the formula; relu keeps NaN.
 
     dtype "b2": A and B hold pairs of bfloat16 that follow each other along k. Their offsets,
     rows_a, steps, sar, sbr, taps and kc count pairs; their pointers may have any dtype. lanes, the
@@ -176,7 +176,10 @@ def numpy_tile(s: TileShape) -> Callable[..., None]:
             if s.reads_m:
                 m = v["m"][v["moff"] + at_c]
                 m = expand(m) if m.dtype == np.uint16 else m
-                acc = np.where(m > 0, acc, acc.dtype.type(0)) if s.final == "mask" else acc + m
+                if s.final == "mask":
+                    acc = np.where(m > 0, acc, acc.dtype.type(0))
+                else:
+                    acc = acc * m if s.final == "mul" else acc + m
             if s.final.endswith("relu"):
                 acc = np.maximum(acc, 0)
         c[v["coff"] + at_c] = shorten(acc) if s.out == "b2" else acc

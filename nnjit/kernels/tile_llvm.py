@@ -165,6 +165,8 @@ class TileWriter:
             acc = [[self.load(self.b.gep(c, [self.rows_c[i]]), j) for j in columns] for i in rows]
         else:
             acc = [[self.v.zero for _ in columns] for _ in rows]
+        if self.s.reads_m:
+            self.ask_for_m()
         if self.s.taps:
             acc = self.loop(self.outer_count(), acc, self.outer_step, guarded=True)
         for i in rows:
@@ -182,6 +184,16 @@ class TileWriter:
     def beside(self, i: int, j: int) -> Any:
         """The mask or residual of row i, vector j."""
         return self.load(self.b.gep(self.base("m"), [self.rows_c[i]]), j)
+
+    def ask_for_m(self) -> None:
+        """Prefetch what `beside` reads: memory answers while the products are added up."""
+        b, byte = self.b, ir.IntType(8).as_pointer()
+        prefetch = self.v.function("llvm.prefetch.p0", ir.VoidType(), [byte, I32, I32, I32])
+        read, near, data = (ir.Constant(I32, n) for n in (0, 3, 1))
+        for row in self.rows_c:
+            for j in range(self.s.vectors):
+                at = b.gep(self.base("m"), [b.add(row, constant(j * self.s.lanes))])
+                b.call(prefetch, [b.bitcast(at, byte), read, near, data])
 
     def outer_count(self) -> Any:
         """R, or 0 where there is no inner step: so the k loops need no check of their own."""
@@ -229,7 +241,7 @@ class TileWriter:
             if self.s.final == "mask":
                 x = self.b.select(self.b.fcmp_ordered(">", y, self.v.zero), x, self.v.zero)
             else:
-                x = self.b.fadd(x, y)
+                x = self.b.fmul(x, y) if self.s.final == "mul" else self.b.fadd(x, y)
         if self.s.final.endswith("relu"):
             # x < 0 is false for NaN, so NaN stays
             x = self.b.select(self.b.fcmp_ordered("<", x, self.v.zero), self.v.zero, x)

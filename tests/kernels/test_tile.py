@@ -36,6 +36,7 @@ CASES = [
     (3, 1, 2, "bias", "add_relu", 0, ((0, 0, 1, 3), (3, 2, 0, 2))),
     (5, 1, 0, "load", "store", 3, ((0, 0, 0, 5), (1, 4, 2, 3))),
     (2, 2, "run", "bias", "store", 0, None),
+    (3, 2, "run", "zero", "mul", 0, None),
 ]
 
 
@@ -53,7 +54,8 @@ def expected(a, b, e, m, c, case, lanes, R, kc, width):
                         for k in range(static_k or kc):
                             v += a[r * 11 + ta + i * 7 + k * 2] * b[r * 3 + tb + k * 33 + j]
             y = m[i * 40 + j]
-            v = {"mask": v if y > 0 else 0.0, "add": v + y, "add_relu": v + y}.get(final, v)
+            v += y if final.startswith("add") else 0.0
+            v = {"mask": v if y > 0 else 0.0, "mul": v * y}.get(final, v)
             out[i * 40 + j] = np.maximum(v, 0) if final.endswith("relu") else v
     return out
 
@@ -76,7 +78,7 @@ def test_tile(case, dtype, bits):
         f"taps={taps}, step_a=2, step_b=33, tail={tail!r}, init={init!r}, final={final!r}, "
         f"static_k={static_k}, dtype={dtype!r}"
     )
-    extra = ["e, 0"] * (init == "bias") + ["m, 0"] * (final in ("mask", "add", "add_relu"))
+    extra = ["e, 0"] * (init == "bias") + ["m, 0"] * (final in ("mask", "mul", "add", "add_relu"))
     call = ", ".join(["R, kc, a, 0, 11, b, 0, 3, c, 0", *extra, *["width"] * (tail == "run")])
     recipe = tile_template(definition, call, dtype)
     for R, kc in ((2, 3), (0, 2), (1, 0), (-1, 4), (1, 1)):
