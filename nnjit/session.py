@@ -51,7 +51,8 @@ class Session:
     """What a model keeps besides its structure."""
 
     def __init__(self, seed: int):
-        self.device: str | None = None
+        self._device: str | None = None
+        self._used: str | None = None  # what device came to
         self.batch_slices: int | str = 1
         self.first_seed = seed
         self.random = Variable("random", (2,), "int64", "zeros", False, owner=_Named())
@@ -59,15 +60,29 @@ class Session:
         self._store = Store()
         self._steps: dict[Hashable, Step] = {}
 
+    @property
+    def device(self) -> str | None:
+        """The device of the steps; None: NNJIT_DEVICE, as it is when one is first needed."""
+        return self._device
+
+    @device.setter
+    def device(self, name: str | None) -> None:
+        self._device, self._used = name, None
+
+    def _use(self) -> str:
+        self._used = self._device or config.device()
+        return self._used
+
     def forget(self) -> None:
         """Drop the compiled steps: after compile, or a change of structure."""
         self._steps.clear()
+        self._used = None
 
     def executable(
         self, key: Hashable, graph: Callable[[], Graph], variables: Callable[[], Sequence[Variable]]
     ) -> Any:
         """The compiled step `key`, made from `graph()` at its first use. variables: its leaves."""
-        device = self.device or config.device()
+        device = self._used or self._use()
         found = self._steps.get((key, device))
         # a step refers to memory: it is good as long as every variable lies where it lay
         if found is None or (found.moves != Variable.moves and found.moved()):
