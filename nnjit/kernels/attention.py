@@ -68,6 +68,7 @@ def queries(a: Attention, x: Text) -> list[str]:
         f"at_k = n * {text(product(a.keys, a.kv * a.d))} + {own} * {a.d}",
         f"at_v = n * {text(product(a.keys, a.kv * a.dv))} + {own} * {a.dv}",
         f"at_o = (n * {text(a.queries)} + i0) * {a.heads * a.dv} + h * {a.dv}",
+        *next_head(a),
         "# q.T, scaled for powers of 2",
         f"scratch[unit] = {T}({a.scale / math.log(2)!r})",
         *x.pack("qt", "st", "unit", ("q", "at_q", a.heads * a.d), a.d),
@@ -80,19 +81,47 @@ def queries(a: Attention, x: Text) -> list[str]:
     ]
 
 
+def next_head(a: Attention) -> list[str]:
+    """Where the operands of the next head lie: its rows are asked for on the way."""
+    group = "" if a.group == 1 else f" // {a.group}"
+    return [
+        "# from here to the next head, whose rows are asked for on the way",
+        f"r = min(w + 1, {text(product(a.batch, a.heads))} - 1)",
+        f"j = r // {a.heads}",
+        f"r = r % {a.heads}",
+        f"to_q = at_q + (j - n) * {text(product(a.queries, a.heads * a.d))} + (r - h) * {a.d}",
+        f"to_o = at_o + (j - n) * {text(product(a.queries, a.heads * a.dv))} + (r - h) * {a.dv}",
+        f"to_k = j * {text(product(a.keys, a.kv * a.d))} + r{group} * {a.d}",
+        f"to_v = j * {text(product(a.keys, a.kv * a.dv))} + r{group} * {a.dv}",
+    ]
+
+
 def keys(a: Attention, x: Text) -> list[str]:
     """One block of keys: scores, weights, and what they add to the result."""
     kd, vd, acc = a.kv * a.d, a.kv * a.dv, ("scratch", "acc", a.columns(a.dv))
     return [
         "# st: scores k @ q.T, keys x queries",
-        *x.scores("st", "qt", "k", f"at_k + j0 * {kd}", kd, a.d),
+        *x.scores(
+            "st", "qt", "k", f"at_k + j0 * {kd}", kd, a.d, x.ask_for_keys("k", "to_k", kd, a.d)
+        ),
         *x.hide("st"),
         *softmax(a),
         "# acc = acc * shrink + st.T @ v",
         "if j0 > 0:",
         *indent(x.scaled("shrink + i", acc, a.dv, acc)),
-        *x.from_keys("st", "v", f"at_v + j0 * {vd}", vd, a.dv, "acc"),
+        *x.from_keys("st", "v", f"at_v + j0 * {vd}", vd, a.dv, "acc", ahead(a, x)),
     ]
+
+
+def ahead(a: Attention, x: Text) -> list[str]:
+    """Prefetch rows of the next head, in a loop over tiles of queries: as many of v as of q."""
+    vd, qd, od = a.kv * a.dv, a.heads * a.d, a.heads * a.dv
+    lines = [
+        *x.ask_for("v", f"to_v + (i0 + i) * {vd}", vd, a.dv),
+        *x.ask_for("q", f"to_q + i * {qd}", qd, a.d),
+        *x.ask_for("out", f"to_o + i * {od}", od, a.dv, write=True),
+    ]
+    return ["if j0 == 0:", *indent(lines)]
 
 
 def softmax(a: Attention) -> list[str]:

@@ -81,6 +81,7 @@ class Gradient:
             f"at_k = n * {text(product(a.keys, a.kv * a.d))} + g * {a.d}",
             f"at_v = n * {text(product(a.keys, a.kv * a.dv))} + g * {a.dv}",
         ]
+        lines += self.next_head()
         for name, start, row, depth in (
             ("dk", "at_k", a.kv * a.d, a.d),
             ("dv", "at_v", a.kv * a.dv, a.dv),
@@ -105,6 +106,32 @@ class Gradient:
             *indent(self.keys(), 3),
             *indent(self.store(), 2),
         ]
+
+    def next_head(self) -> list[str]:
+        """Where the operands of the next key head lie, from those of this one."""
+        a = self.a
+        queries, keys = text(a.queries), text(a.keys)
+        return [
+            "# from here to the next key head, whose rows are asked for on the way",
+            f"r = min(t + 1, {text(product(a.batch, a.kv))} - 1)",
+            f"e = r // {a.kv} - n",
+            f"r = r % {a.kv} - g",
+            f"to_q = e * {queries} * {a.heads * a.d} + r * {a.group * a.d}",
+            f"to_o = e * {queries} * {a.heads * a.dv} + r * {a.group * a.dv}",
+            f"to_k = at_k + e * {keys} * {a.kv * a.d} + r * {a.d}",
+            f"to_v = at_v + e * {keys} * {a.kv * a.dv} + r * {a.dv}",
+        ]
+
+    def ahead(self) -> list[str]:
+        """Prefetch what the next key head needs for these queries, in a loop over tiles of them."""
+        a, x, lines = self.a, self.x, []
+        for name, place, depth in (("q", "q", a.d), ("dout", "o", a.dv), ("out", "o", a.dv),
+                                   ("dq", "q", a.d)):  # fmt: skip
+            row = a.heads * depth
+            if name in ("q", "dout") or name in self.wanted or (name == "out" and self.slopes):
+                start = f"at_{place} + to_{place} + i * {row}"
+                lines += x.ask_for(name, start, row, depth, write=name == "dq")
+        return lines
 
     def queries(self) -> list[str]:
         """What a block of queries needs before it meets the keys."""
@@ -146,10 +173,12 @@ class Gradient:
         W, T = a.width, a.dtype
         kd, vd = a.kv * a.d, a.kv * a.dv
         lines = ["# st: scores k @ q.T, keys x queries"]
-        lines += x.scores("st", "qt", "k", f"at_k + j0 * {kd}", kd, a.d)
+        also = x.ask_for_keys("k", "to_k", kd, a.d)
+        lines += x.scores("st", "qt", "k", f"at_k + j0 * {kd}", kd, a.d, also)
         if self.slopes:
             lines.append("# ds: v @ dout.T")
-            lines += x.scores("ds", "dt", "v", f"at_v + j0 * {vd}", vd, a.dv)
+            also = x.ask_for_keys("v", "to_v", vd, a.dv)
+            lines += x.scores("ds", "dt", "v", f"at_v + j0 * {vd}", vd, a.dv, also)
         lines += [
             *x.hide("st"),
             "# st = the weights" + ", ds = the gradients of the scores" * self.slopes,
@@ -169,7 +198,8 @@ class Gradient:
             lines += self.to_keys("ds", "q", "at_q", a.heads * a.d, "dk", "at_k", kd, a.d)
         if "dq" in self.wanted:
             lines.append("# acc (dq) += ds.T @ k")
-            lines += x.from_keys("ds", "k", f"at_k + j0 * {kd}", kd, a.d, "acc")
+            first = ["if j0 == 0:", *indent(self.ahead())]
+            lines += x.from_keys("ds", "k", f"at_k + j0 * {kd}", kd, a.d, "acc", first)
         return lines
 
     def to_keys(self, left: str, b: str, at_b: str, row_b: int, to: str, at: str, row: int,
@@ -196,7 +226,8 @@ class Gradient:
             return lines
 
         note = f"# {to} += {left} @ {b}"
-        return [note, *self.x.each_key(tiles(a.rows), [] if a.even else tiles(1))]
+        also = self.x.ask_for_keys(to, f"to_{to[1]}", row, depth, write=True)
+        return [note, *self.x.each_key([*tiles(a.rows), *also], [] if a.even else tiles(1))]
 
     def store(self) -> list[str]:
         if "dq" not in self.wanted:

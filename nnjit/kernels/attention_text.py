@@ -7,6 +7,7 @@ whole vectors of queries whatever the number of keys is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nnjit.kernels import target
@@ -15,7 +16,8 @@ from nnjit.kernels.template import indent
 
 # variables of these kernels, which no symbol may be called
 NAMES = """lo hi tid q k v mask out lse dout dq dk dv scratch t w n h g i i0 j j0 r e s x y c o zero
-    rows keys count at_q at_k at_v at_o qt st dt ds acc top base shrink total unit inner"""
+    rows keys count at_q at_k at_v at_o to_q to_k to_v to_o qt st dt ds acc top
+    base shrink total unit inner"""
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,39 @@ class Text:
     def __init__(self, a: Attention):
         self.a, self.tiles, self.scratch = a, Tiles(a.dtype), Scratch(a.dtype)
         self.transposes: dict[str, str] = {}
+        self.prefetches: dict[str, str] = {}
+
+    # -- memory
+    def ask_for(self, name: str, start: str, row: int, depth: int,
+                write: bool = False) -> list[str]:  # fmt: skip
+        """Prefetch a tile's rows of an array from `start` on, `row` elements from one to the next.
+
+        Rows of one head are a few cache lines here and there: the CPU does not foresee them. A few
+        at a time, since a core waits when it has asked for many.
+        """
+        function = f"ask_to_write_{depth}" if write else f"ask_for_{depth}"
+        options = f'elements={depth}, dtype="{self.a.dtype}"' + ", write=True" * write
+        self.prefetches[function] = f"prefetch({options})"
+        return [
+            f"for e in range({self.a.rows}):",
+            f"    {function}({name}, {start} + e * {row})",
+        ]
+
+    def ask_for_keys(self, name: str, start: str, row: int, depth: int,
+                     write: bool = False) -> list[str]:  # fmt: skip
+        """The same in a loop over tiles of keys: those with the numbers of this block's queries."""
+        return [
+            f"if i0 <= j0 + r < i0 + {self.a.width}:",
+            *indent(self.ask_for(name, f"{start} + (j0 + r) * {row}", row, depth, write)),
+        ]
 
     # -- tiles
-    def scores(self, to: str, b: str, name: str, start: str, row: int, depth: int) -> list[str]:
+    def scores(self, to: str, b: str, name: str, start: str, row: int, depth: int,
+               also: Sequence[str] = ()) -> list[str]:  # fmt: skip
         """scratch[to][r, j] = row r of `name` @ column j of b, for `count` keys from j0.
 
-        With a causal attention the queries before a tile's first key are left out.
+        With a causal attention the queries before a tile's first key are left out. also: lines to
+        run with each tile of keys.
         """
         a = self.a
         panel = Panel(0, a.width, a.width // a.lanes, a.lanes)
@@ -158,7 +187,7 @@ class Text:
                 f"if j0 + r < i0 + {a.lanes}:", *indent(whole),
                 "else:", *indent(tile(a.rows, half, "r", a.lanes)),
             ]  # fmt: skip
-        return self.each_key(whole, [] if a.even else tile(1, panel, "r"))
+        return self.each_key([*whole, *also], [] if a.even else tile(1, panel, "r"))
 
     def each_key(self, whole: list[str], single: list[str]) -> list[str]:
         """`whole` for each tile of keys of the block, from r; `single` for each key left over."""
@@ -169,8 +198,11 @@ class Text:
         rest = f"for r in range(count // {a.rows} * {a.rows}, count):"
         return [*lines, rest, *indent(single)]
 
-    def from_keys(self, left: str, b: str, start: str, row: int, depth: int, to: str) -> list[str]:
-        """scratch[to][i] += column i of `left` @ b, over the `count` keys of the block."""
+    def from_keys(self, left: str, b: str, start: str, row: int, depth: int, to: str,
+                  also: Sequence[str] = ()) -> list[str]:  # fmt: skip
+        """scratch[to][i] += column i of `left` @ b, over the `count` keys of the block. also: lines
+        to run with each tile of queries.
+        """
         a = self.a
         columns = a.columns(depth)
         lines = [f"for i in range(0, rows, {a.rows}):"]
@@ -188,7 +220,7 @@ class Text:
                 "scratch", f"{to} + i * {columns} + o",
             ])  # fmt: skip
             lines += indent([p.loop(), *indent(step)])
-        return lines
+        return [*lines, *indent(list(also))]
 
     # -- rows
     def scaled(self, factor: str, source: tuple[str, str, int], depth: int,
@@ -259,6 +291,9 @@ class Text:
         if self.transposes:
             lines = ["from nnjit.kernels.tile import tile, transpose_block", *lines[1:]]
             lines += [f"{name} = {made}" for name, made in self.transposes.items()]
+        if self.prefetches:
+            lines = ["from nnjit.kernels.prefetch import prefetch", *lines]
+            lines += [f"{name} = {made}" for name, made in self.prefetches.items()]
         return tuple(lines)
 
 

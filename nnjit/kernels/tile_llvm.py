@@ -17,8 +17,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nnjit.kernels import target
 from nnjit.kernels.tile import TileShape
 
+LINE = 64  # bytes of a cache line
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 ELEMENT = {
     "f4": (ir.FloatType(), types.float32, "f32"),
@@ -116,6 +118,13 @@ class Vectors:
         f = self.function(name, self.vector, [p.type, I32, self.mask_type, self.vector])
         return self.builder.call(f, [p, ir.Constant(I32, self.align), mask, self.zero])
 
+    def ask_for(self, pointer: Any, write: bool = False) -> None:
+        """Prefetch the cache line at the pointer."""
+        byte = ir.IntType(8).as_pointer()
+        f = self.function("llvm.prefetch.p0", ir.VoidType(), [byte, I32, I32, I32])
+        how = [ir.Constant(I32, n) for n in (int(write), 3, 1)]  # to the nearest cache, of data
+        self.builder.call(f, [self.builder.bitcast(pointer, byte), *how])
+
     def store(self, value: Any, pointer: Any, mask: Any = None) -> None:
         p = self.builder.bitcast(pointer, self.vector.as_pointer())
         if mask is None:
@@ -187,13 +196,10 @@ class TileWriter:
 
     def ask_for_m(self) -> None:
         """Prefetch what `beside` reads: memory answers while the products are added up."""
-        b, byte = self.b, ir.IntType(8).as_pointer()
-        prefetch = self.v.function("llvm.prefetch.p0", ir.VoidType(), [byte, I32, I32, I32])
-        read, near, data = (ir.Constant(I32, n) for n in (0, 3, 1))
         for row in self.rows_c:
             for j in range(self.s.vectors):
-                at = b.gep(self.base("m"), [b.add(row, constant(j * self.s.lanes))])
-                b.call(prefetch, [b.bitcast(at, byte), read, near, data])
+                at = self.b.add(row, constant(j * self.s.lanes))
+                self.v.ask_for(self.b.gep(self.base("m"), [at]))
 
     def outer_count(self) -> Any:
         """R, or 0 where there is no inner step: so the k loops need no check of their own."""
@@ -280,6 +286,18 @@ def join(phis: Any, first: Any, from_first: Any, second: Any, from_second: Any) 
         for phi, x, y in zip(row, xs, ys, strict=True):
             phi.add_incoming(x, from_first)
             phi.add_incoming(y, from_second)
+
+
+def prefetch_intrinsic(elements: int, dtype: str, write: bool) -> Any:
+    """See `prefetch.prefetch`."""
+
+    def ask(b: Any, args: dict[str, Any]) -> None:
+        v = Vectors(b, 1, dtype)
+        start = v.at(args["a"], args["aoff"])
+        for k in range(0, elements, LINE // target.itemsize(dtype)):
+            v.ask_for(b.gep(start, [constant(k)]), write)
+
+    return define(["a", "aoff"], dtype, ask)
 
 
 def transpose_intrinsic(lanes: int, rows: int, columns: int, dtype: str) -> Any:
