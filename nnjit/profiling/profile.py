@@ -23,8 +23,10 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class LaunchTime:
-    """One launch. milliseconds: mean of a step. share: of the launches' time. roof: the least time
-    that this machine could need, as a share of what it took (above 1 where caches beat memory)."""
+    """One launch. calls: of a step; 0 where what it writes lasts. milliseconds: mean of a step.
+    share: of the launches' time. roof: the least time that this machine could need, as a share of
+    what it took (above 1 where caches beat memory).
+    """
 
     layer: str
     kernel: str
@@ -101,7 +103,10 @@ def _launch(
     limits: Machine,
 ) -> LaunchTime:  # fmt: skip
     seconds = max(float(row[0]) / steps / 1e9, 1e-9)
-    flops, nbytes = launch.flop_count(extents), launch.byte_count(extents)
+    often = min(1.0, float(row[1]) / steps)  # packed weights last from step to step
+    flops, nbytes = (
+        round(often * n) for n in (launch.flop_count(extents), launch.byte_count(extents))
+    )
     return LaunchTime(
         ", ".join(launch.scopes) or "-", launch.template.name, launch.ops, int(row[1]) // steps,
         1e3 * seconds, float(row[0]) / total, flops, nbytes, flops / seconds / 1e9,
