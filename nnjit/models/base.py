@@ -212,6 +212,8 @@ class Model(Verbs, Layer):
 
     def __call__(self, x: Any, **kwargs: Any) -> Any:
         """Symbolic values in, symbolic values out; arrays in, what `predict_on_batch` gives out."""
+        if type(x) is np.ndarray and not kwargs and not in_scope():
+            return self.predict_on_batch(x)
         flat: list[Any] = []
         tree_map(flat.append, x)
         if in_scope() or not flat or any(isinstance(v, Node | Variable) for v in flat):
