@@ -24,8 +24,11 @@ def listing(plan: Plan, rows: Sequence, a: Arrangement) -> str:
         merged = f", {len(launch.members)} merged" if launch.members else ""
         trip = f"trip {row.trip} in {row.chunks} chunk(s){merged}"
         lines.append(f"{k:4d}  {launch.template.name}  [{layers}]  {trip}  ({', '.join(names)})")
-    work, scratch = a.work, a.scratch
-    lines.append(f"work arena {work} bytes, scratch {scratch} bytes a thread; * is written")
+    kept = {b for x in plan.launches for b in x.written if b.kind == "kept"}
+    lasting = f", {sum(b.nbytes({}) for b in kept)} bytes made of parameters alone" if kept else ""
+    lines.append(
+        f"work arena {a.work} bytes{lasting}, scratch {a.scratch} bytes a thread; * is written"
+    )
     return "\n".join(lines)
 
 
