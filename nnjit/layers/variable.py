@@ -139,8 +139,7 @@ class Variable:
         if self._value is None:
             self._array = value
         else:
-            self._value[...] = value
-            self._written()
+            self._write(value)
 
     def numpy(self) -> np.ndarray:
         """A copy of the value."""
@@ -161,12 +160,15 @@ class Variable:
             )
         if array.dtype == object or not np.can_cast(array.dtype, self.dtype, "same_kind"):
             raise DTypeError(f"{self.name}: cannot assign {array.dtype.name} to {self.dtype}")
-        self._array[...] = array
-        self._written()
+        self._write(array)
 
-    def _written(self) -> None:
-        if self.parameter:
-            parameters_changed()
+    def _write(self, value: np.ndarray) -> None:
+        """Put a value into the array, and say so."""
+        try:
+            self._array[...] = value
+        finally:
+            if self.parameter:
+                parameters_changed()
 
     def __repr__(self) -> str:
         return f"<Variable {self.name!r} {self.spec}>"

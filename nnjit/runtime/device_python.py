@@ -75,12 +75,14 @@ class PythonExecutable(PlannedExecutable):
         arrays, extents = self.check_inputs(inputs)
         with self.lock:
             bound = self.ready(arrays, extents)
-            if self.checking:
-                check_launches(self, bound, arrays)
-            else:
-                run_python(bound.now)
-            if self.changes_parameters:
-                parameters_changed()
+            try:
+                if self.checking:
+                    check_launches(self, bound, arrays)
+                else:
+                    run_python(bound.now)
+            finally:
+                if self.changes_parameters:
+                    parameters_changed()
             return self.outputs(bound.arrangement, arrays)
 
     def run_row(self, bound: PythonBound, k: int) -> None:

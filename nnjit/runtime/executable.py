@@ -126,8 +126,10 @@ class InterpretExecutable(Executable):
         with self.lock:
             outputs, updates = interpret(self.graph, {**self.store.arrays, **arrays})
             outputs = {k: np.array(v) for k, v in outputs.items()}
-            for name, value in updates.items():
-                self.store.arrays[name][...] = value
-            if self.changes_parameters:
-                parameters_changed()
+            try:
+                for name, value in updates.items():
+                    self.store.arrays[name][...] = value
+            finally:
+                if self.changes_parameters:
+                    parameters_changed()
         return outputs
