@@ -38,7 +38,7 @@ class Plan:
     name, symbols: those of the graph. lives: first and last launch of each work buffer. outputs:
     their buffers, but for those that are leaves under another name, which are in `leaves`. origin:
     gives the graph after all passes and the buffers of its Nodes; running needs neither, and a Plan
-    from a file compiles for them.
+    from a file compiles for them. key: of its file, "" where it has none.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Plan:
     outputs: Mapping[str, Buffer]
     leaves: Mapping[str, Node]
     origin: Callable[[], tuple[Graph, Mapping[Node, Buffer]]]
+    key: str = ""
 
     @functools.cached_property
     def _origin(self) -> tuple[Graph, Mapping[Node, Buffer]]:

@@ -87,7 +87,7 @@ class _Encoder:
 
 
 def decode(
-    meta: Mapping[str, Any], data: bytes, origin: Callable[[], tuple[Graph, Mapping]]
+    meta: Mapping[str, Any], data: bytes, origin: Callable[[], tuple[Graph, Mapping]], key: str
 ) -> Plan:
     """The Plan that was encoded. ValueError, LookupError or TypeError where it is none."""
     if meta["version"] != VERSION:
@@ -111,6 +111,7 @@ def decode(
         {name: buffers[b] for name, b in meta["outputs"]},
         {name: _leaf(row, constants) for name, row in meta["leaves"]},
         origin,
+        key,
     )
 
 

@@ -88,7 +88,7 @@ def _machine() -> dict[str, str]:
     return {
         "format": str(objects.FORMAT),
         "worker": digest(worker),
-        "numba": _numba_version(),
+        "numba": _version("numba"),
         "llvmlite": llvmlite.__version__,
         "python": platform.python_version(),
         "platform": f"{sys.platform}-{platform.machine()}",
@@ -97,13 +97,40 @@ def _machine() -> dict[str, str]:
     }
 
 
-def _numba_version() -> str:
-    """Numba's version, not importing it; importlib.metadata takes 10 ms of a warm start."""
-    spec = importlib.util.find_spec("numba")
+#: lines of /proc/cpuinfo that say which machine code a processor runs
+_PROCESSOR = (
+    "vendor_id", "cpu family", "model", "model name", "stepping", "flags", "CPU implementer",
+    "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features",
+)  # fmt: skip
+
+
+@functools.cache
+def host() -> dict[str, str]:
+    """Versions and processor, as `environment`, but without llvmlite, whose import takes longer
+    than all else of a warm start that is nnjit's own; where the system does not say which
+    processor it is, `environment` itself.
+    """
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            first = file.read(1 << 14).partition("\n\n")[0]
+    except OSError:
+        first = ""
+    lines = [line.partition(":") for line in first.splitlines()]
+    known = {name.strip(): value.strip() for name, _, value in lines}
+    found = {name: known[name] for name in _PROCESSOR if name in known}
+    if not {"flags", "Features"} & found.keys():
+        return environment()
+    versions = {"numba": _version("numba"), "llvmlite": _version("llvmlite")}
+    return {**found, **versions, "python": sys.version, "format": str(objects.FORMAT)}
+
+
+def _version(package: str) -> str:
+    """A package's version, not importing it; importlib.metadata takes 10 ms of a warm start."""
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise CompileError("numba is not installed: pip install 'numba>=0.68,<0.69'")
+        raise CompileError(f"{package} is not installed: pip install 'numba>=0.68,<0.69'")
     text = Path(spec.origin).with_name("_version.py").read_text(encoding="utf-8")
-    found = re.search(r'"version": "([^"]+)"', text)
+    found = re.search(r"version\W+(\d[\w.]*)", text)
     return found[1] if found else digest(text)
 
 

@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from nnjit import atomic, config
-from nnjit.errors import CacheError
+from nnjit.errors import CacheError, CompileError
 from nnjit.runtime import cache, objects
 from nnjit.runtime.cache import KernelSource
 
@@ -26,7 +27,8 @@ class LoadReport:
     """What a `load` did.
 
     misses: (kernel, reason), the reason being new, changed, version: ... or corrupt: ...;
-    resident: kernels that were in this process already; notes: fall-backs."""
+    resident: kernels that were in this process already; loader: object, numba, or image, the code
+    of a whole step in one file; notes: fall-backs."""
 
     hits: int = 0
     resident: int = 0
@@ -178,6 +180,42 @@ def _load_numba(wanted: list[KernelSource], report: LoadReport, progress) -> Non
         _registry.addresses[source.key] = kernel.address
         if progress is not None and kernel.reason is not None:
             progress(done, total, source.name)
+
+
+def load_image(path: Path, key: str) -> tuple[list[int], LoadReport] | None:
+    """Addresses from the image of a step, see `image`; None where there is no sound one."""
+    from nnjit.runtime import image
+
+    if config.loader() != "object":
+        return None
+    try:
+        memory, addresses = image.take_in(path.read_bytes(), key)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, CompileError) as error:
+        import logging
+
+        log = logging.getLogger("nnjit")
+        log.warning("%s cannot be used (%s): kernels are loaded one by one", path, error)
+        return None
+    with _registry.lock:
+        _registry.engines.append(memory)
+    return addresses, LoadReport(hits=len(set(addresses)), loader="image")
+
+
+def write_image(path: Path, key: str, sources: Sequence[KernelSource]) -> None:
+    """Keep the machine code of these kernels as one image, if their objects can be put in one and
+    the folder can be written.
+    """
+    from nnjit.runtime import image
+
+    unique = {source.key: source for source in sources}
+    try:
+        whole = image.combined([cache.read_entry(source) for source in unique.values()])
+        blob = image.encode(whole, key, [source.entry for source in sources])
+        atomic.write_atomic(path, blob, durable=False)
+    except (OSError, objects.BadEntry, image.NoImage):
+        return
 
 
 def _forked() -> None:

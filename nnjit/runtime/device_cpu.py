@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from nnjit import config
+from nnjit import changes, config
+from nnjit.changes import parameters_changed
 from nnjit.compiler.plan import Arrangement
 from nnjit.graph import Graph
-from nnjit.runtime import cpu, driver
+from nnjit.runtime import cache, cpu, driver, plan_cache
 from nnjit.runtime.binding import address, words_of
 from nnjit.runtime.planned import PlannedExecutable
 from nnjit.runtime.progress import on_terminal
@@ -20,12 +21,14 @@ from nnjit.runtime.store import Store
 
 @dataclass(eq=False)
 class Bound:
-    """The rows for one set of extents. patches: for each input, positions in `words` that take its
-    address.
+    """The rows for one set of extents: all of them; those that write kept buffers, if any; the
+    others. patches: for each input, positions in `words` that take its address.
     """
 
     arrangement: Arrangement
     program: driver.Program
+    lasting: driver.Program | None
+    others: driver.Program
     words: np.ndarray
     patches: dict[str, list[int]]
     outputs: dict[str, np.ndarray] | None
@@ -40,9 +43,25 @@ class CpuExecutable(PlannedExecutable):
 
     def __init__(self, graph: Graph, store: Store):
         super().__init__(graph, store)
+        kinds = [[b.kind for b in launch.written] for launch in self.compiled.launches]
+        self.lasting = np.array(["kept" in k for k in kinds], bool)
+        self.made_at: int | None = None  # the clock of parameters when kept buffers were made
+        self.report, self.addresses = self.load()
+
+    def load(self) -> tuple[cpu.LoadReport, list[int]]:
+        """What was loaded, and the address of each launch: from the step's own image, else kernel
+        by kernel.
+        """
+        path = plan_cache.image_path(self.compiled)
+        found = None if path is None else cpu.load_image(path, self.compiled.key)
+        if found is not None:
+            (*addresses, driver_at), report = found
+            driver.known_at(driver_at)
+            return report, addresses
         loaded = cpu.load(self.kernels, on_terminal)
-        self.report = loaded.report
-        self.addresses = [loaded.addresses[k.key] for k in self.kernels]
+        if path is not None and loaded.report.loader == "object":
+            cpu.write_image(path, self.compiled.key, [*self.kernels, cache.driver_source()])
+        return loaded.report, [loaded.addresses[k.key] for k in self.kernels]
 
     def bind(self, a: Arrangement) -> Bound:
         """Rows, argument tables and addresses for an arrangement."""
@@ -73,29 +92,59 @@ class CpuExecutable(PlannedExecutable):
             )  # fmt: skip
         fixed = all(n.op.name != "input" for n in self.compiled.leaves.values())
         outputs = self.outputs(a, {}) if fixed else None
+        whole = driver.Program(program)
+        lasting, others = None, whole
+        if self.lasting.any():
+            lasting = driver.Program(program[self.lasting])
+            others = driver.Program(program[~self.lasting])
         return Bound(
-            a, driver.Program(program), words_array, patches, outputs, self.memory.generation, {}
-        )
+            a, whole, lasting, others, words_array, patches, outputs, self.memory.generation, {}
+        )  # fmt: skip
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         arrays, extents = self.check_inputs(inputs)
         with self.lock:
             bound = self.ready(arrays, extents)
-            if self.checking:
-                from nnjit.runtime.checking import check_launches
+            try:
+                if self.checking:
+                    from nnjit.runtime.checking import check_launches
 
-                check_launches(self, bound, arrays)
-            elif self.debugging >= 2:
-                from nnjit.runtime import debug
+                    check_launches(self, bound, arrays)
+                elif self.debugging >= 2:
+                    from nnjit.runtime import debug
 
-                debug.timed(self, bound)
-            else:
-                driver.run(bound.program)
+                    debug.timed(self, bound)
+                else:
+                    self.drive(bound)
+            finally:  # an interrupt comes after the launches
+                if self.changes_parameters:
+                    self.changed()
             return (
                 dict(bound.outputs)
                 if bound.outputs is not None
                 else self.outputs(bound.arrangement, arrays)
             )
+
+    def drive(self, bound: Bound, counters: np.ndarray | None = None) -> None:
+        """Run a program: what is made of parameters alone only if one has changed since.
+
+        counters: as of `driver.run`, for all rows.
+        """
+        if bound.lasting is not None:
+            now = changes.reading()
+            if now != self.made_at:
+                run_rows(bound.lasting, self.lasting, counters)
+                self.made_at = now
+        if counters is None:
+            driver.run(bound.others, self.threads)
+        else:
+            run_rows(bound.others, self.lasting, counters, False)
+
+    def changed(self) -> None:
+        """This step has changed parameters, none of them among those that kept buffers are of."""
+        now = parameters_changed()
+        if self.made_at == now - 1:
+            self.made_at = now
 
     def ready(self, arrays: Mapping[str, np.ndarray], extents: Mapping[str, int]) -> Bound:
         """The Bound for these extents with the inputs' addresses in place."""
@@ -121,6 +170,22 @@ class CpuExecutable(PlannedExecutable):
         with self.lock:
             bound = self.ready(arrays, extents)
             counters = np.zeros((len(bound.program.rows), 2 + config.threads()), np.int64)
-            for _ in range(steps):
-                driver.run(bound.program, counters=counters)
+            try:
+                for _ in range(steps):
+                    self.drive(bound, counters)
+            finally:
+                if self.changes_parameters:
+                    self.changed()
         return counters, bound.arrangement
+
+
+def run_rows(
+    program: driver.Program, lasting: np.ndarray, counters: np.ndarray | None, which: bool = True
+) -> None:
+    """Run the program of the rows where `lasting` is `which`; add to their counters, if any."""
+    if counters is None:
+        driver.run(program)
+        return
+    own = np.zeros((len(program.rows), counters.shape[1]), np.int64)
+    driver.run(program, counters=own)
+    counters[lasting == which] += own

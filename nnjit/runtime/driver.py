@@ -59,6 +59,7 @@ class Program:
     rows: np.ndarray
     keep: tuple = ()
     address: int = field(init=False)
+    given: tuple[ctypes.c_int64, ctypes.c_int64] = field(init=False)  # address and rows
     parallel: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +81,8 @@ class Program:
                 raise ValueError(f"row {bad[0]}: {name} {value}, expected {low} to {high}")
         several = (rows[:, CHUNKS] > 1) & (rows[:, FLAGS] & SERIAL == 0)
         object.__setattr__(self, "address", rows.ctypes.data)
+        given = ctypes.c_int64(rows.ctypes.data), ctypes.c_int64(len(rows))
+        object.__setattr__(self, "given", given)
         object.__setattr__(self, "parallel", bool(several.any()))
 
     @staticmethod
@@ -115,19 +118,18 @@ def run(program: Program, threads: int | None = None, counters: np.ndarray | Non
     count = config.threads() if threads is None else threads
     if not 1 <= count <= config.MAX_THREADS:
         raise ArgumentError(f"threads={count}: expected 1 to {config.MAX_THREADS}")
-    rows = len(program.rows)
-    if counters is not None:
-        _check_counters(counters, (rows, 2 + count))
-    drive = driver()
-    control = 0
+    drive = _drive or driver()
+    control, asked = 0, count
     if count > 1 and program.parallel:
         pool = _pool_of(drive)
         count, control = pool.grow(count), pool.control
     else:
         count = 1
     if counters is None:
-        drive(RUN, control, program.address, rows, count, 0, 0)
+        drive(_number(RUN), _number(control), *program.given, _number(count), _NONE, _NONE)
         return
+    rows = len(program.rows)
+    _check_counters(counters, (rows, 2 + asked))
     ticks = np.zeros(counters.shape, np.int64)
     drive(RUN, control, program.address, rows, count, ticks.ctypes.data, counters.shape[1])
     counters[:, 0] += np.rint(ticks[:, 0] * ns_per_tick()).astype(np.int64)
@@ -143,17 +145,25 @@ def _check_counters(counters: np.ndarray, least: tuple[int, int]) -> None:
         )
 
 
+_number = functools.lru_cache(maxsize=256)(ctypes.c_int64)  # made once: half of a call's time
+_NONE = ctypes.c_int64(0)
 _drive: threads.Drive | None = None
 _pool_of = threads.pool  # `threads` is a parameter of run
 
 
 def driver() -> threads.Drive:
     """The compiled driver; compiled once per machine, loaded once per process."""
+    if _drive is None:
+        known_at(cpu.load([cache.driver_source()]).addresses[cache.driver_source().key])
+    assert _drive is not None
+    return _drive
+
+
+def known_at(address: int) -> None:
+    """The driver was loaded with the kernels of a step; one that is in use already stays."""
     global _drive
     if _drive is None:
-        address = cpu.load([cache.driver_source()]).addresses[cache.driver_source().key]
         _drive = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 7)(address)
-    return _drive
 
 
 @functools.cache

@@ -92,7 +92,7 @@ def undefined_symbols(code: bytes) -> list[str]:
     """
     if code[:6] != b"\x7fELF\x02\x01":
         raise ValueError("expected a little-endian ELF64 object")
-    table_at, entry_size, count = _elf_sections(code)
+    table_at, entry_size, count = elf_sections(code)
     heads = [struct.unpack_from("<IIQQQQII", code, table_at + entry_size * i) for i in range(count)]
     names = set()
     for _, kind, _, _, offset, size, link, _ in heads:
@@ -107,7 +107,7 @@ def undefined_symbols(code: bytes) -> list[str]:
     return sorted(names)
 
 
-def _elf_sections(code: bytes) -> tuple[int, int, int]:
+def elf_sections(code: bytes) -> tuple[int, int, int]:
     """Where the section headers are, the size of one, and how many."""
     (table_at,) = struct.unpack_from("<Q", code, 0x28)
     entry_size, count = struct.unpack_from("<HH", code, 0x3A)
@@ -146,13 +146,20 @@ def _bind(llvm, name: str, kernel: str) -> None:
     """
     if llvm.address_of_symbol(name):
         return
+    found = address_of(name)
+    if found is None:
+        raise CompileError(f"kernel {kernel} calls {name}, which no library of this process has")
+    llvm.add_symbol(name, found)
+
+
+def address_of(name: str) -> int | None:
+    """A function or object of this process; abort() for what only dead code refers to."""
     for library in _libraries():
         if (found := getattr(library, name, None)) is not None:
-            llvm.add_symbol(name, ctypes.cast(found, ctypes.c_void_p).value)
-            return
-    if not name.startswith(DEAD):
-        raise CompileError(f"kernel {kernel} calls {name}, which no library of this process has")
-    llvm.add_symbol(name, ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value)
+            return ctypes.cast(found, ctypes.c_void_p).value
+    if name.startswith(DEAD):
+        return ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
+    return None
 
 
 @functools.cache

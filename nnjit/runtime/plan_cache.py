@@ -13,12 +13,12 @@ import functools
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from nnjit import config
 from nnjit.atomic import write_atomic
 from nnjit.compiler import stored_plan
-from nnjit.compiler.pipeline import compile_graph
 from nnjit.compiler.plan import Plan
 from nnjit.compiler.plan_key import Unkeyed, graph_text
 from nnjit.graph import Graph, Node
@@ -41,19 +41,35 @@ def plan_of(graph: Graph, layout: Layout) -> Plan:
         key = cache.digest("\n".join([graph_text(graph, layout), settings(), sources()]))
     except Unkeyed:
         return compile_graph(graph, layout)
-    path = config.cache_dir() / f"{graph.name}-{key[:12]}.plan"
+    path = _path(graph.name, key, "plan")
     found = _read(path, key, graph, layout)
     if found is None:
         found = compile_graph(graph, layout)
-        _write(path, key, found)
+        if _write(path, key, found):
+            found = replace(found, key=key)
     return found
+
+
+def image_path(plan: Plan) -> Path | None:
+    """Where the machine code of a Plan is kept in one piece; None for one that has no file."""
+    return _path(plan.name, plan.key, "image") if plan.key else None
+
+
+def _path(name: str, key: str, kind: str) -> Path:
+    return config.cache_dir() / f"{name}-{key[:12]}.{kind}"
+
+
+def compile_graph(graph: Graph, layout: Layout) -> Plan:
+    from nnjit.compiler import pipeline  # the whole compiler, which a warm start does not need
+
+    return pipeline.compile_graph(graph, layout)
 
 
 def settings() -> str:
     """Environment variables that change code, versions and CPU, as text."""
     apart = {f"NNJIT_{name}" for name in APART}
     given = {k: v for k, v in os.environ.items() if k.startswith("NNJIT_") and k not in apart}
-    return repr((sorted(given.items()), sorted(cache.environment().items())))
+    return repr((sorted(given.items()), sorted(cache.host().items())))
 
 
 @functools.cache
@@ -82,7 +98,7 @@ def _read(path: Path, key: str, graph: Graph, layout: Layout) -> Plan | None:
     """The Plan in a file; None where there is none that is sound, with a warning if it is not."""
     try:
         entry = objects.decode(path.read_bytes(), key)
-        plan = stored_plan.decode(entry.meta["plan"], entry.code, lambda: again())
+        plan = stored_plan.decode(entry.meta["plan"], entry.code, lambda: again(), key)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -101,15 +117,17 @@ def _read(path: Path, key: str, graph: Graph, layout: Layout) -> Plan | None:
     return plan
 
 
-def _write(path: Path, key: str, plan: Plan) -> None:
-    """Keep a Plan. A file of nnjit that was edited since this process began may not be what it
-    runs, so nothing is kept then; nor where the folder cannot be written.
+def _write(path: Path, key: str, plan: Plan) -> bool:
+    """Keep a Plan; whether that was done. Where a file of nnjit was edited since this process
+    began, the Plan may not be what the file makes, and is not kept; nor where the folder cannot be
+    written.
     """
     if max(time for _, _, time in files()) >= _started:
-        return
+        return False
     meta, data = stored_plan.encode(plan)
     blob = objects.encode(objects.Entry({"key": key, "plan": meta}, data))
     try:
         write_atomic(path, blob, durable=False)
     except OSError:
-        return
+        return False
+    return True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from nnjit import config
-from nnjit.compiler.pipeline import source
 from nnjit.compiler.plan import Arrangement, Plan
 from nnjit.graph import Graph, Node
 from nnjit.kernels.template import render, signature
@@ -31,9 +31,14 @@ class PlannedExecutable(Executable):
         self.compiled: Plan = plan_of(graph, store.layout)
         self.memory = Memory()
         self.binder = Binder(self.compiled, store, self.memory)
-        texts = [(launch.template, render(launch.template)) for launch in self.compiled.launches]
-        self.kernels = [KernelSource(t.name, signature(t), text) for t, text in texts]
         self.bounds: dict[tuple, Any] = {}
+        self.threads = 1  # of the latest run
+
+    @functools.cached_property
+    def kernels(self) -> list[KernelSource]:
+        """The source of each launch."""
+        templates = [launch.template for launch in self.compiled.launches]
+        return [KernelSource(t.name, signature(t), render(t)) for t in templates]
 
     def plan(self) -> Plan:
         """The Plan: launches, buffers, lifetimes."""
@@ -45,6 +50,8 @@ class PlannedExecutable(Executable):
 
     def source(self) -> str:
         """Every kernel's text, each once."""
+        from nnjit.compiler.pipeline import source  # the compiler, which a warm start does not need
+
         return source(self.compiled)
 
     def rows(self, extents: Mapping[str, int]) -> list[Row]:
@@ -60,7 +67,7 @@ class PlannedExecutable(Executable):
         """What `bind` made for these extents, made anew if memory has moved."""
         key = tuple(extents.values())
         found = self.bounds.get(key)
-        threads = config.threads()
+        threads = self.threads = config.threads()
         stale = threads > self.memory.threads
         if found is None or stale or found.generation != self.memory.generation:
             arrangement = self.compiled.arrange(extents)
