@@ -21,6 +21,7 @@ from nnjit.kernels import target
 from nnjit.kernels.tile import TileShape
 
 LINE = 64  # bytes of a cache line
+FAR = 512  # bytes from one k to the next that the CPU does not foresee
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 ELEMENT = {
     "f4": (ir.FloatType(), types.float32, "f32"),
@@ -144,6 +145,10 @@ class TileWriter:
         self.last_mask = None
         if shape.tail:
             self.last_mask = self.v.mask(args["width"] if shape.tail == "run" else shape.tail)
+        first, count = shape.rows_a[0], len(shape.rows_a)
+        apart = shape.step_a * self.v.align >= FAR and shape.step_b > shape.vectors * shape.lanes
+        # columns of A where they lie: what the next tile reads is asked for, a line at each k
+        self.by_columns = apart and count > 1 and shape.rows_a == (*range(first, first + count),)
         self.rows_a = [self.scaled(row, "row_a") for row in shape.rows_a]
         self.rows_c = [self.scaled(row, "row_c") for row in shape.rows_c]
 
@@ -235,6 +240,8 @@ class TileWriter:
 
     def multiply_add(self, acc: Any, pa: Any, pb: Any, lo: int, hi: int) -> Any:
         """One k: the row of B times the broadcast element of each row of A."""
+        if self.by_columns:
+            self.v.ask_for(self.b.gep(pa, [constant(LINE // self.v.align)]))
         row, out = [self.load(pb, j) for j in range(self.s.vectors)], list(acc)
         for i in range(lo, hi):
             x = self.v.spread(self.b.load(self.b.gep(pa, [self.rows_a[i]])))
