@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnjit
-from nnjit import Input, Model, Sequential, layers, losses, ops, optimizers, regularizers
+from nnjit import Input, Model, Sequential, config, layers, losses, ops, optimizers, regularizers
 from nnjit.compiled import usual_labels
 from nnjit.compiler.samples import NotSliceable
 from nnjit.compiler.slices import contractions, kept_bytes, least_rows, split
@@ -96,7 +96,7 @@ CASES = {
 }  # fmt: skip
 
 
-def trained(make, options, slices, device, weight=False, freeze=False):
+def trained(make, options, slices, device, weight=False, freeze=False, **more):
     """(logs of three steps, all variables) of a model of one seed; the last batch is smaller."""
     name, config = options.get("optimizer", ("adam", {}))
     optimizer = optimizers.get({"class_name": name, "config": config})
@@ -104,7 +104,8 @@ def trained(make, options, slices, device, weight=False, freeze=False):
     model = make()
     if freeze:
         model.layers[1].trainable = False
-    model.compile(**{**options, "optimizer": optimizer}, device=device, batch_slices=slices)
+    options = {**options, **more, "optimizer": optimizer}
+    model.compile(**options, device=device, batch_slices=slices)
     logs = []
     for rows in (BATCH, BATCH, 5):
         x, y = data(model, rows)
@@ -140,6 +141,24 @@ def test_sample_weights_and_frozen_variables():
 def test_slices_compiled(case, monkeypatch):
     monkeypatch.setenv("NNJIT_CHECK", "1")
     compare(case, "cpu", weight=case == "images")
+
+
+def test_threads_change_no_bit():
+    found = []
+    before = config.threads()
+    for threads in (1, 2):
+        nnjit.set_threads(threads)
+        found.append(trained(*CASES["images"], 3, "cpu")[1])
+    nnjit.set_threads(before)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(*found, strict=True))
+
+
+def test_slices_of_a_mixed_precision_step():
+    logs = [
+        trained(*CASES["images"], n, "interpret", dtype_policy="mixed_bfloat16")[0] for n in (1, 4)
+    ]
+    for a, b in zip(*logs, strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
 
 
 def graph_of(model, **options):
