@@ -92,6 +92,7 @@ def compile_model(model: Model, config: Config) -> None:
         metrics=[_object("metric", m) for m in train.metrics],
         device=config.device,
         dtype_policy=train.dtype_policy,
+        batch_slices=train.batch_slices,
     )
 
 

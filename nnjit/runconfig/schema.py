@@ -38,6 +38,13 @@ def _every(value: Any) -> str:
     return value
 
 
+def _slices(value: Any) -> int | str:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if value != "auto" and not whole:
+        raise ValueError("expected 'auto' or a whole number from 1")
+    return value
+
+
 def _named(value: Any) -> str | dict[str, Any]:
     if not isinstance(value, str | dict):
         raise ValueError("expected a name, or a table with a name and arguments")
@@ -48,6 +55,7 @@ def _named(value: Any) -> str | dict[str, Any]:
 
 Amount = Annotated[Any, AfterValidator(_amount)]  # 100 rows and 0.1 of them are told apart by type
 Every = Annotated[Any, AfterValidator(_every)]
+Slices = Annotated[Any, AfterValidator(_slices)]
 Named = Annotated[Any, AfterValidator(_named)]
 
 
@@ -125,7 +133,8 @@ class Train(Section):
     optimizer, loss, each of metrics: a name, or {name = …, arguments}. checkpoint_every: "epoch",
     or "200 steps" (and each epoch's end). keep: how many checkpoints stay. monitor: decides which
     epoch is the best; val_loss, or loss where nothing is held for validation. dtype_policy:
-    "mixed_bfloat16" rounds the operands of products and convolutions to bfloat16.
+    "mixed_bfloat16" rounds the operands of products and convolutions to bfloat16. batch_slices: in
+    how many slices a step runs its batch, or "auto".
     """
 
     epochs: Positive = 10
@@ -140,6 +149,7 @@ class Train(Section):
     keep: Positive = 3
     monitor: str | None = None
     dtype_policy: Literal[POLICIES] = "float32"  # type: ignore[valid-type]
+    batch_slices: Slices = "auto"
 
     def save_freq(self) -> str | int:
         """ "epoch", or a number of steps."""

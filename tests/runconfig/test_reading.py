@@ -73,6 +73,7 @@ CASES = [
     ("epochs = 2", 'loss = "msee"', "c.toml:12: train.loss = \"msee\": unknown loss"),
     ("epochs = 2", 'metrics = ["acuracy"]', "c.toml:12: train.metrics.0 = \"acuracy\": unknown"),
     ("epochs = 2", 'checkpoint_every = "3 parsecs"', "c.toml:12: train.checkpoint_every = "),
+    ("epochs = 2", "batch_slices = 0", "c.toml:12: train.batch_slices = 0: expected 'auto' or a"),
     (
         "epochs = 2",
         "[train.early_stopping]\npatiance = 3",
