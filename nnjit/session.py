@@ -17,7 +17,7 @@ import numpy as np
 from nnjit import config
 from nnjit.graph import Graph
 from nnjit.layers.variable import Variable
-from nnjit.runtime.executable import build
+from nnjit.runtime.executable import build, no_collection
 from nnjit.runtime.store import Store
 
 # where each variable lies: (block, byte offset)
@@ -87,7 +87,8 @@ class Session:
         # a step refers to memory: it is good as long as every variable lies where it lay
         if found is None or (found.moves != Variable.moves and found.moved()):
             self.hold(variables())
-            made = graph()
+            with no_collection():
+                made = graph()
             slices = self.batch_slices if made.name == "train" else 1
             step = build(made, self._store, device, slices)
             found = Step(step, [(v, v._array) for v in variables()], Variable.moves)

@@ -7,6 +7,7 @@ shapes, layers, the bytes of constants, names of outputs and leaves. A few micro
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,14 +31,20 @@ def graph_text(graph: Graph, layout: Mapping[str, tuple[int, int]]) -> str:
 
     Raises Unkeyed where an attribute is of an unknown kind, or an op is not nnjit's own.
     """
+    text, names = _text(graph)
+    return "\n".join([text, *(f"lies {name!r} {layout.get(name)}" for name in names)])
+
+
+@functools.lru_cache(maxsize=2)  # a step may be asked about twice: whole, and in slices
+def _text(graph: Graph) -> tuple[str, tuple[str, ...]]:
+    """The graph's text, and the names of its leaves in the store."""
     writer = _Writer()
     numbers = writer.nodes([*graph.roots, *graph.updates])
     writer.lines.append(f"graph {graph.name!r}")
     writer.lines += [f"output {k!r} {numbers[n]}" for k, n in graph.outputs.items()]
     writer.lines += [f"update {numbers[leaf]} {numbers[n]}" for leaf, n in graph.updates.items()]
     names = [n.attrs["name"] for n in numbers if n.op.name in ("parameter", "state")]
-    writer.lines += [f"lies {name!r} {layout.get(name)}" for name in names]
-    return "\n".join(writer.lines)
+    return "\n".join(writer.lines), tuple(names)
 
 
 class _Writer:

@@ -9,10 +9,11 @@ NNJIT_CHECK and NNJIT_DEBUG from 3 compile anew, since they show or check the co
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,11 +36,8 @@ Layout = Mapping[str, tuple[int, int]]
 
 def plan_of(graph: Graph, layout: Layout) -> Plan:
     """The Plan of a graph, from its file where there is one, else compiled and kept."""
-    if not config.plans() or config.check() or config.debug() >= 3:
-        return compile_graph(graph, layout)
-    try:
-        key = cache.digest("\n".join([graph_text(graph, layout), settings(), sources()]))
-    except Unkeyed:
+    key = key_of(graph, layout)
+    if not key:
         return compile_graph(graph, layout)
     path = _path(graph.name, key, "plan")
     found = _read(path, key, graph, layout)
@@ -48,6 +46,33 @@ def plan_of(graph: Graph, layout: Layout) -> Plan:
         if _write(path, key, found):
             found = replace(found, key=key)
     return found
+
+
+def key_of(graph: Graph, layout: Layout) -> str:
+    """32 hex digits for all that a Plan depends on; "" where none is kept."""
+    if not config.plans() or config.check() or config.debug() >= 3:
+        return ""
+    try:
+        return cache.digest("\n".join([graph_text(graph, layout), settings(), sources()]))
+    except Unkeyed:
+        return ""
+
+
+def reason_whole(graph: Graph, find: Callable[[], str]) -> str:
+    """Why a step has no slices, "" if it has: what `find` says, which takes as long as all else of
+    a warm start, or said for this graph before.
+    """
+    key = key_of(graph, {})
+    path = _path(graph.name, key, "whole")
+    with contextlib.suppress(OSError, ValueError, LookupError):
+        if key:
+            return objects.decode(path.read_bytes(), key).meta["reason"]
+    reason = find()
+    if key and reason and not _edited():
+        with contextlib.suppress(OSError):
+            blob = objects.encode(objects.Entry({"key": key, "reason": reason}, b""))
+            write_atomic(path, blob, durable=False)
+    return reason
 
 
 def image_path(plan: Plan) -> Path | None:
@@ -122,7 +147,7 @@ def _write(path: Path, key: str, plan: Plan) -> bool:
     began, the Plan may not be what the file makes, and is not kept; nor where the folder cannot be
     written.
     """
-    if max(time for _, _, time in files()) >= _started:
+    if _edited():
         return False
     meta, data = stored_plan.encode(plan)
     blob = objects.encode(objects.Entry({"key": key, "plan": meta}, data))
@@ -131,3 +156,8 @@ def _write(path: Path, key: str, plan: Plan) -> bool:
     except OSError:
         return False
     return True
+
+
+def _edited() -> bool:
+    """Was a file of nnjit changed since this process began?"""
+    return max(time for _, _, time in files()) >= _started

@@ -30,6 +30,7 @@ from nnjit.compiler.slices import (
 )
 from nnjit.errors import ArgumentError
 from nnjit.graph import Graph, Node
+from nnjit.runtime import plan_cache
 from nnjit.runtime.buffers import aligned
 from nnjit.runtime.executable import Executable, build
 from nnjit.runtime.store import Store
@@ -97,6 +98,10 @@ class SlicedExecutable(Executable):
             found, made[0], made[1], made[2], sums, contractions(found.body, found.symbol)
         )  # fmt: skip
 
+    def why_whole(self) -> str:
+        """Why the graph has no parts; "" if it has."""
+        return self.reason if self.parts is None else ""
+
     def variant(self, extents: Mapping[str, int]) -> Executable | Parts:
         """What runs a batch of these extents: what the first run decided, if there was one."""
         if self.decided is not None:
@@ -106,6 +111,9 @@ class SlicedExecutable(Executable):
                 return self.whole
             if kept_bytes(self.graph, extents) <= LARGE:
                 self.reason = "what the step keeps is small"
+                return self.whole
+            self.reason = plan_cache.reason_whole(self.graph, self.why_whole)
+            if self.reason:
                 return self.whole
         parts = self.parts
         if parts is None:

@@ -193,7 +193,7 @@ def test_settings_and_sources_change_the_key(folder, monkeypatch, compiled):
 def test_an_op_of_somebody_elses_has_no_key(folder, compiled):
     mine = Op("mine", "elementwise", rule=lambda x: x, expr="{0}")
     x = input_node("x", Spec(("batch", 2)))
-    with pytest.raises(Unkeyed, match="mine is declared in .*test_plan_cache"):
+    with pytest.raises(Unkeyed, match=r"mine is declared in .*test_plan_cache"):
         graph_text(Graph("g", {"y": mine(x)}), {})
     odd = Node(ops.relu(x).op, (x,), {"odd": object()}, x.spec)
     with pytest.raises(Unkeyed, match="object"):
@@ -241,3 +241,20 @@ def test_plans_that_are_not_kept(folder, compiled, how, monkeypatch, capsys):
         plan_cache.plan_of(graph, {})
     assert compiled == ["g", "g"]
     assert not list(folder.glob("*.plan"))
+
+
+def test_why_a_step_has_no_slices_is_found_once(folder, monkeypatch):
+    graph = Graph("g", {"y": input_node("x", Spec(("batch", 2))) * 2.0})
+    other = Graph("g", {"y": input_node("x", Spec(("batch", 3))) * 2.0})
+    asked = []
+
+    def find(answer):
+        return lambda: asked.append(answer) or answer
+
+    assert plan_cache.reason_whole(graph, find("a reason")) == "a reason"
+    assert plan_cache.reason_whole(graph, find("never")) == "a reason"
+    assert plan_cache.reason_whole(other, find("")) == ""
+    assert plan_cache.reason_whole(other, find("")) == ""
+    monkeypatch.setenv("NNJIT_PLANS", "0")
+    assert plan_cache.reason_whole(graph, find("anew")) == "anew"
+    assert asked == ["a reason", "", "", "anew"]
