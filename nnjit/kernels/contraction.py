@@ -168,6 +168,7 @@ def describe(ep: Epilogue, formula: str) -> str:
     formula += " + bias" * ep.bias
     formula = {
         "mask": f"where(mask > 0, {formula}, 0)",
+        "mul": f"({formula}) * residual",
         "add": f"{formula} + residual",
         "relu": f"relu({formula})",
         "add_relu": f"relu({formula} + residual)",

@@ -9,6 +9,7 @@ from nnjit import ops
 from nnjit.autodiff import gradients
 from nnjit.compiler.pipeline import compile_graph
 from nnjit.graph import Graph, input_node, interpret
+from nnjit.kernels.template import render
 from nnjit.runtime.executable import build
 from nnjit.runtime.store import Store
 from nnjit.spec import Spec
@@ -44,6 +45,11 @@ def test_the_gradient_shares_the_expensive_part(name, steps):
     got = build(graph, Store([]), "python").run(values)
     for key, value in want.items():
         np.testing.assert_allclose(got[key], value, 2e-4, 2e-4, err_msg=key)
+
+
+def test_the_kept_slope_is_multiplied_in_registers():
+    texts = [render(launch.template) for launch in compile_graph(two_layers(ops.gelu)).launches]
+    assert [text for text in texts if 'final="mul"' in text and "residual" in text]
 
 
 def test_a_value_that_is_kept_anyway_stays_where_it_is():

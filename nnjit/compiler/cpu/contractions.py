@@ -63,7 +63,7 @@ def word(d: Dim) -> str:
 
 
 def analyse(low: Lowering, group: Group, head: Node, values: Values) -> Follow:
-    """Take bias, ReLU, its mask and a residual out of the Nodes that follow the head."""
+    """Take bias, ReLU, its mask, a factor and a residual out of the Nodes that follow the head."""
     stored_nodes = set(low.materialised(group, [head]))
     follow = Follow(head)
     nodes = list(values.nodes)
@@ -96,6 +96,11 @@ def analyse(low: Lowering, group: Group, head: Node, values: Values) -> Follow:
             if u is not None and u.op.name == "relu":
                 follow.final = "add_relu"
                 step(u)
+    elif u is not None and u.op.name == "multiply" and head.op.name == "matmul":
+        other = next(k for k in values.keys[u] if k is not follow.current)
+        if isinstance(other, tuple) and whole(other, group) and other[0].dtype == head.dtype:
+            follow.final, follow.operand = "mul", other
+            step(u)
     elif u is not None and u.op.name == "where" and not follow.bias:
         mask = relu_mask(u, follow.current, values, group)
         if mask is not None and only_user(u.inputs[0]) is u:
