@@ -23,11 +23,13 @@ from nnjit.atomic import write_atomic
 
 CHILD = """
 import sys
-from bench.models_nnjit import trainer
+from bench.models_nnjit import build, given
 from bench.workloads import WORKLOADS
-from nnjit import config
 try:
-    trainer(WORKLOADS[sys.argv[1]], config.threads()).step(0)
+    work = WORKLOADS[sys.argv[1]]
+    model = build(work)
+    x, y = work.data(1)
+    model.train_on_batch(given(tuple(a[0] for a in x)), y[0])
     print("done", "numba" in sys.modules, flush=True)
 except Exception as error:
     print("failed", type(error).__name__, str(error).splitlines()[0], flush=True)

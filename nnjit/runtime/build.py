@@ -32,7 +32,7 @@ def compile_missing(
     path needs; CacheError.
     """
     jobs = deque(_job(source) for source in sorted(sources, key=lambda s: -len(s.text)))
-    team = [_Worker() for _ in range(worker_count(len(sources)))]
+    team = _team(worker_count(len(sources)))
     results: queue.SimpleQueue[tuple[worker.Job, dict]] = queue.SimpleQueue()
     feeders = [threading.Thread(target=_feed, args=(w, jobs, results), daemon=True) for w in team]
     try:
@@ -52,6 +52,39 @@ def compile_missing(
         for member in team:
             member.log.close()
     return len(team)
+
+
+_spare: list[_Worker] = []  # started before it was known what they are for
+_hiring = threading.Lock()
+
+
+def start_early(kernels: int) -> None:
+    """Start workers for about so many kernels: they import Numba while the step is still being
+    compiled to sources. `dismiss` those that were not needed.
+    """
+    folder = config.cache_dir()
+    with contextlib.suppress(OSError), _hiring:  # a folder that cannot be made is told of later
+        folder.mkdir(parents=True, exist_ok=True)
+        while kernels and len(_spare) < worker_count(kernels):
+            _spare.append(_Worker())
+
+
+def dismiss() -> None:
+    """End the workers that wait for work."""
+    with _hiring:
+        waiting = _spare[:]
+        _spare.clear()
+    for member in waiting:
+        member.stop()
+        member.log.close()
+
+
+def _team(count: int) -> list[_Worker]:
+    """So many workers, those that wait first."""
+    with _hiring:
+        team = _spare[:count]
+        del _spare[:count]
+    return team + [_Worker() for _ in range(count - len(team))]
 
 
 def inspect(source: cache.KernelSource) -> tuple[str, str]:

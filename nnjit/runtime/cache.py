@@ -14,7 +14,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,10 +197,21 @@ def writable(write: Callable[[], object]) -> None:
         ) from None
 
 
-def miss_reason(source: KernelSource) -> str:
-    """Why `source` has no object: new, changed (its text), or version: what differs."""
+def objects_by_name() -> dict[str, list[Path]]:
+    """All object files of the cache folder, by the kernel's name."""
+    found: dict[str, list[Path]] = {}
+    for path in config.cache_dir().glob("*.obj"):
+        found.setdefault(path.stem.rpartition("-")[0], []).append(path)
+    return found
+
+
+def miss_reason(source: KernelSource, known: Mapping[str, Sequence[Path]] | None = None) -> str:
+    """Why `source` has no object: new, changed (its text), or version: what differs.
+
+    known: `objects_by_name()`, for whoever asks for many.
+    """
     reason = "new"
-    for path in config.cache_dir().glob(f"{source.name}-*.obj"):
+    for path in (objects_by_name() if known is None else known).get(source.name, ()):
         try:
             meta = objects.decode(path.read_bytes()).meta
         except (OSError, objects.BadEntry):

@@ -144,13 +144,15 @@ def _read(wanted: list[KernelSource], report: LoadReport):
     """The cached objects by key, and the sources without a usable one."""
     entries: dict[str, objects.Entry] = {}
     missing = []
+    known: dict[str, list[Path]] | None = None
     for source in wanted:
         try:
             entries[source.key] = cache.read_entry(source)
             report.hits += 1
             continue
         except FileNotFoundError:
-            reason = cache.miss_reason(source)
+            known = cache.objects_by_name() if known is None else known
+            reason = cache.miss_reason(source, known)
         except objects.BadEntry as error:
             reason = f"corrupt: {error}"
         except OSError as error:

@@ -12,11 +12,13 @@ from nnjit import changes, config
 from nnjit.changes import parameters_changed
 from nnjit.compiler.plan import Arrangement
 from nnjit.graph import Graph
-from nnjit.runtime import cache, cpu, driver, plan_cache
+from nnjit.runtime import cache, cpu, driver, objects, plan_cache
 from nnjit.runtime.binding import address, words_of
 from nnjit.runtime.planned import PlannedExecutable
 from nnjit.runtime.progress import on_terminal
 from nnjit.runtime.store import Store
+
+NODES_OF_A_KERNEL = 25  # about, in a step as it was built: how many workers are worth starting
 
 
 @dataclass(eq=False)
@@ -42,11 +44,26 @@ class CpuExecutable(PlannedExecutable):
     """
 
     def __init__(self, graph: Graph, store: Store):
-        super().__init__(graph, store)
+        self.started = False
+        try:
+            super().__init__(graph, store)
+            self.report, self.addresses = self.load()
+        finally:
+            if self.started:
+                from nnjit.runtime import build
+
+                build.dismiss()
         kinds = [[b.kind for b in launch.written] for launch in self.compiled.launches]
         self.lasting = np.array(["kept" in k for k in kinds], bool)
         self.made_at: int | None = None  # the clock of parameters when kept buffers were made
-        self.report, self.addresses = self.load()
+
+    def starting(self) -> None:
+        """Compile workers import Numba while this process compiles the graph to sources."""
+        if config.loader() == "object" and objects.unsupported() is None:
+            from nnjit.runtime import build  # subprocesses, which a warm start does not need
+
+            build.start_early(len(self.graph.nodes()) // NODES_OF_A_KERNEL)
+            self.started = True
 
     def load(self) -> tuple[cpu.LoadReport, list[int]]:
         """What was loaded, and the address of each launch: from the step's own image, else kernel

@@ -34,14 +34,18 @@ _started = time.time_ns()  # of this process, as good as
 Layout = Mapping[str, tuple[int, int]]
 
 
-def plan_of(graph: Graph, layout: Layout) -> Plan:
-    """The Plan of a graph, from its file where there is one, else compiled and kept."""
+def plan_of(graph: Graph, layout: Layout, starting: Callable[[], None] | None = None) -> Plan:
+    """The Plan of a graph, from its file where there is one, else compiled and kept. starting: is
+    called where a file was looked for and there is none: kernels will be missing too.
+    """
     key = key_of(graph, layout)
     if not key:
         return compile_graph(graph, layout)
     path = _path(graph.name, key, "plan")
     found = _read(path, key, graph, layout)
     if found is None:
+        if starting is not None:
+            starting()
         found = compile_graph(graph, layout)
         if _write(path, key, found):
             found = replace(found, key=key)

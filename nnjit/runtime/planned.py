@@ -28,11 +28,14 @@ class PlannedExecutable(Executable):
 
     def __init__(self, graph: Graph, store: Store):
         super().__init__(graph, store)
-        self.compiled: Plan = plan_of(graph, store.layout)
+        self.compiled: Plan = plan_of(graph, store.layout, self.starting)
         self.memory = Memory()
         self.binder = Binder(self.compiled, store, self.memory)
         self.bounds: dict[tuple, Any] = {}
         self.threads = 1  # of the latest run
+
+    def starting(self) -> None:
+        """The step is about to be compiled, for the first time on this machine."""
 
     @functools.cached_property
     def kernels(self) -> list[KernelSource]:
