@@ -118,6 +118,9 @@ class Spec:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        plain = type(self.shape) is tuple and type(self.dtype) is str and self.dtype in DTYPES
+        if plain and all(type(d) is Extent or (type(d) is int and d >= 0) for d in self.shape):
+            return  # as nearly all are
         object.__setattr__(self, "shape", tuple(
             symbol(d) if isinstance(d, str) else d if d is None or isinstance(d, Extent) else int(d)
             for d in self.shape))  # fmt: skip
@@ -170,7 +173,10 @@ def shape_text(shape: Sequence[Dim | None]) -> str:
 
 def broadcast(shapes: Sequence[tuple[Dim, ...]], where: str) -> tuple[Dim, ...]:
     """The shape that NumPy's rules give, with extents; ShapeError names `where` and all shapes."""
-    rank = max((len(s) for s in shapes), default=0)
+    longer = [s for s in shapes if s]
+    if all(s == longer[0] for s in longer):  # most are
+        return longer[0] if longer else ()
+    rank = max(map(len, longer))
     out: list[Dim] = []
     for axis in range(rank):
         at = axis - rank

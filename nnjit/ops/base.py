@@ -8,6 +8,7 @@ single Node for ops of one input), None where there is none. Nothing is computed
 
 from __future__ import annotations
 
+import functools
 import string
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -96,13 +97,23 @@ def as_node(value: Any, dtype: str | None = None) -> Node:
 
 def common_dtype(values: Sequence[Any], takes: str = "any") -> str:
     """The dtype that these operands meet in: Python numbers only lift the kind, as in JAX."""
-    kinds = [TAKES[takes]]
-    strong = [computed_as(v.dtype) for v in values if not is_weak(v)]
-    for v in values:
-        if is_weak(v):
-            kinds.append(
-                "bool" if isinstance(v, bool) else "float32" if isinstance(v, float) else "int32"
-            )
+    return _meeting(tuple([_kind(v) for v in values]), takes)
+
+
+def _kind(value: Any) -> str:
+    """A dtype; of a number "weak" and what it lifts to."""
+    if isinstance(value, Node):
+        return computed_as(value.dtype)
+    if not is_weak(value):
+        return value.dtype
+    kind = "bool" if isinstance(value, bool) else "float32" if isinstance(value, float) else "int32"
+    return f"weak {kind}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _meeting(dtypes: tuple[str, ...], takes: str) -> str:
+    kinds = [TAKES[takes], *(d.removeprefix("weak ") for d in dtypes if d.startswith("weak "))]
+    strong = [d for d in dtypes if not d.startswith("weak ")]
     top = max(strong, key=ORDER.index) if strong else "bool"
     lift = max(kinds, key=ORDER.index)
     family = lambda d: 0 if d == "bool" else 2 if d in FLOATS else 1  # noqa: E731
