@@ -19,7 +19,8 @@ from nnjit.precision import EXACT
 from nnjit.spec import symbols_of
 
 #: ops that only move elements, so that they can move 16 bits
-MOVES = ("reshape", "transpose", "broadcast_to", "slice", "flip", "pad", "concatenate")
+MOVES = ("reshape", "transpose", "broadcast_to", "slice", "flip", "pad", "concatenate", "max_pool")
+UNROLLED = 16  # largest window whose gradient is moved
 
 
 def halves(fusion: Fusion) -> Fusion:
@@ -49,7 +50,7 @@ class Choice:
         while True:
             self.choose(mixed)
             found = {n for n in self.able if self.able[n] and n not in self.moved}
-            found = {n for n in found if any(map(self.stored, n.inputs))}
+            found = {n for n in found if any(map(self.stored, moved_inputs(n)))}
             if not found:
                 break
             mixed |= found
@@ -63,7 +64,7 @@ class Choice:
         self.chosen = {n for n in self.nodes if self.possible(n)}
         self.moved = set()
         for n in self.nodes:
-            if self.able.get(n) and all(map(self.stored, n.inputs)):
+            if self.able.get(n) and all(map(self.stored, moved_inputs(n))):
                 self.moved.add(n)
 
     def stored(self, n: Node) -> bool:
@@ -87,7 +88,7 @@ class Choice:
         """Can u take its operands from 16 bits?"""
         if moves(u):
             return self.able[u]
-        if is_half(u):
+        if is_half(u) or u.op.name == "max_pool_index":
             return True
         if u.scope.partition("/")[0] in EXACT or u.op.kind not in ("elementwise", "reduce"):
             return False
@@ -109,9 +110,20 @@ class Choice:
 
 def moves(n: Node) -> bool:
     """Does n only move float32 elements, with no other number among them than bfloat16 has?"""
-    if n.op.name not in MOVES or n.dtype != "float32":
+    if n.dtype != "float32":
         return False
-    return n.op.name != "pad" or rounded(n.attrs["value"]) == n.attrs["value"]
+    if n.op.name == "max_pool_grad":  # windows side by side: nothing is added up
+        window = n.attrs["window"]
+        apart = window == n.attrs["strides"] and not any(map(any, n.attrs["padding"]))
+        return apart and window[0] * window[1] <= UNROLLED
+    if n.op.name == "pad":
+        return bool(rounded(n.attrs["value"]) == n.attrs["value"])
+    return n.op.name in MOVES
+
+
+def moved_inputs(n: Node) -> tuple[Node, ...]:
+    """The inputs whose elements n moves."""
+    return n.inputs[:1] if n.op.name == "max_pool_grad" else n.inputs
 
 
 def is_half(n: Node) -> bool:
@@ -146,7 +158,10 @@ class Halved:
         for n in self.choice.nodes:
             if n in self.choice.moved:
                 spec = n.spec.with_dtype("bfloat16")
-                self.half[n] = Node(n.op, tuple(map(self.halved, n.inputs)), n.attrs, spec, n.scope)
+                inputs = tuple(
+                    self.halved(x) if x in moved_inputs(n) else self.new.get(x, x) for x in n.inputs
+                )
+                self.half[n] = Node(n.op, inputs, n.attrs, spec, n.scope)
             elif is_half(n):
                 self.new[n] = self.halved(n.inputs[0])
             elif not n.is_leaf:
@@ -165,8 +180,10 @@ class Halved:
 
     def seen_from(self, x: Node, reader: Node) -> Node:
         """x as a Node of the reader's group sees it."""
-        if is_half(reader) or not self.choice.is_half_for(x, reader):
+        if not self.choice.is_half_for(x, reader):
             return self.new.get(x, x)
+        if reader.op.name == "max_pool_index":
+            return self.halved(x)
         key = (x, id(self.of.get(reader)))
         if key not in self.wide:
             self.wide[key] = Node(

@@ -37,47 +37,50 @@ def max_pool(
 
     x (n, h, w, c) -> y (n, ho, wo, c), index of the same shape: u1, or i4 for windows above 256.
     The first maximum wins; a NaN wins over all, the last one if there are several. strides defaults
-    to the window.
+    to the window. dtype b2: bfloat16, compared as f4.
     """
     g = window_of(h, w, c, window, strides, padding)
-    index = g.index_code
-    store = (
-        ["    y[b + c] = best", "    index[b + c] = where"]
-        if with_index
-        else ["    y[b + c] = best"]
-    )
+    index, code = g.index_code, "f4" if dtype == "b2" else dtype
+    store = [f"    y[b + c] = {'bf16_round(best)' if dtype == 'b2' else 'best'}"]
+    store += ["    index[b + c] = where"] if with_index else []
 
-    def take(position: str, value: str) -> list[str]:
+    def value_of(element: str) -> str:
+        return f"bf16_load({element})" if dtype == "b2" else element
+
+    def take(position: str, element: str) -> list[str]:
+        value = value_of(element)
         if not with_index:
-            return [f"    best = maximum_{dtype}(best, {value})"]
+            return [f"    best = maximum_{code}(best, {value})"]
         lines = [
             f"    v = {value}",
-            f"    t = overtakes_{dtype}(v, best)",
+            f"    t = overtakes_{code}(v, best)",
             "    best = v if t else best",
         ]
         return [*lines, f"    where = {index}({position}) if t else where"]
 
     whole: list[str] = []
     if g.kh * g.kw <= UNROLL:
-        whole = [f"for c in range({c}):", "    best = x[a + c]"]
+        whole = [f"for c in range({c}):", f"    best = {value_of('x[a + c]')}"]
         whole += [f"    where = {index}(0)"] if with_index else []
         for k in range(1, g.kh * g.kw):
             whole += take(str(k), f"x[{at('a', (k // g.kw * w + k % g.kw) * c)}]")
         whole += store
     origin = f"x[a + p0 * {w * c} + q0 * {c} + c]"
     first = [f"for c in range({c}):", f"    y[b + c] = {origin}"]
-    tap = [f"for c in range({c}):", "    best = y[b + c]"]
+    tap = [f"for c in range({c}):", f"    best = {value_of('y[b + c]')}"]
     if with_index:
         first += [f"    index[b + c] = {index}(p0 * {g.kw} + q0)"]
         tap += ["    where = index[b + c]"]
     tap += [*take(f"p * {g.kw} + q", "x[e + c]"), *store]
-    helper = f"overtakes_{dtype}" if with_index else f"maximum_{dtype}"
+    helper = f"overtakes_{code}" if with_index else f"maximum_{code}"
+    imports = [f"from nnjit.kernels.math import {helper}"] if g.kh * g.kw > 1 else []
+    imports += ["from nnjit.kernels.bf16 import bf16_load, bf16_round"] if dtype == "b2" else []
     params = [("x", dtype), ("y", dtype)] + ([("index", index)] if with_index else [])
     return Template(
         name=f"max_pool_{'index_' if with_index else ''}{g.label}_{dtype}",
         doc=f"""Maximum over each window: {g.words}.
 x (n, {h}, {w}, {c}) -> y (n, {g.ho}, {g.wo}, {c}); rows lo..hi of n * {g.ho} result rows.""",
-        imports=(f"from nnjit.kernels.math import {helper}",) if g.kh * g.kw > 1 else (),
+        imports=tuple(imports),
         params=tuple(params),
         body=tuple(forward_body(g, whole, first, tap, [])),
         **pooled_rows(n, g.ho, g.wo * c),
@@ -143,7 +146,8 @@ def max_pool_grad(
 ) -> Template:
     """dx (n, h, w, c) from dy and index (n, ho, wo, c): each window's gradient goes to its maximum.
 
-    Every element of dx is written. relu_mask also reads y and lets a gradient through only where y
+    Every element of dx is written. dtype b2 only where the windows lie side by side (bfloat16 is
+    moved, not added). relu_mask also reads y and lets a gradient through only where y
     > 0: the gradient of max_pool(relu(x)) without relu's own kernel. Parameters: dy, index, y with
     relu_mask, dx.
     """

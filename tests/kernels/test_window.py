@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nnjit.kernels.bf16 import expand, shorten
 from nnjit.kernels.window import (
     avg_pool,
     avg_pool_grad,
@@ -113,6 +114,23 @@ def test_max_pool_and_its_gradient(name, dtype):
         np.testing.assert_allclose(dx, exact, rtol=1e-5 if dtype == "f4" else 1e-14, atol=1e-6)
         (whole,) = launch(t, inputs, {"dx": x.shape}, batch=N)
         assert np.array_equal(dx, whole), "the chunks changed the result"
+
+
+@pytest.mark.parametrize("name", ["remainder", "overlap, same padding"])
+def test_max_pool_of_bfloat16(name):
+    args, g, x, rng = make(name, "f4")
+    x = expand(shorten(x * 1.01))
+    shape = (N, g.ho, g.wo, g.c)
+    t = max_pool("batch", *args, "b2")
+    y, index = launch(t, {"x": shorten(x)}, {"y": shape, "index": shape}, rng, batch=N)
+    expected, where = numpy_max(x, g)
+    np.testing.assert_array_equal(expand(y), expected)
+    np.testing.assert_array_equal(index, where)
+    if g.tiles:
+        dy = shorten(rng.normal(size=shape))
+        t = max_pool_grad("batch", *args, "b2")
+        (dx,) = launch(t, {"dy": dy, "index": index}, {"dx": x.shape}, rng, batch=N)
+        np.testing.assert_array_equal(expand(dx), numpy_max_grad(expand(dy), where, g))
 
 
 CLIPPED = [name for name, args in GEOMETRIES.items() if window_of(*args).clipped]
