@@ -21,7 +21,8 @@ from nnjit.kernels.blocks import (
     symbols_of,
     text,
 )
-from nnjit.kernels.contraction_rows import Product, Rows, row_blocks, row_groups
+from nnjit.kernels.contraction_pieces import Pieces
+from nnjit.kernels.contraction_rows import Product, Rows, row_blocks, several_rows
 from nnjit.kernels.contraction_sums import sums_apply, sums_template
 from nnjit.kernels.packing import pack, pack_transposed, packed_size
 from nnjit.kernels.recipe import PLAIN, Epilogue, Recipe, Step
@@ -47,13 +48,15 @@ def matmul_template(
     batch_a: bool = True,
     batch_b: bool = True,
     epilogue: Epilogue = PLAIN,
+    steady_b: bool = False,
 ) -> Recipe:
     """y (M, N) = a (M, K) @ b (K, N); a is stored (K, M) if transpose_a, b (N, K) if transpose_b.
 
     M, N, K and batch are ints or expressions of symbols, of any size, 0 included. With batch, y is
     (batch, M, N) and so are a and b, except an operand whose batch_a or batch_b is False: all share
     it. A transposed b is packed first, another one where M is static and large and a row of b
-    is long. Roles: a, b, bias, mask or residual, out, the epilogue's extra params.
+    is long, or where steady_b says that it is the same in many runs. Roles: a, b, bias, mask or
+    residual, out, the epilogue's extra params.
     """
     if batch is not None and not batch_b and not transpose_a and batch_a:
         return matmul_template(
@@ -64,6 +67,7 @@ def matmul_template(
             transpose_b=transpose_b,
             dtype=dtype,
             epilogue=epilogue,
+            steady_b=steady_b,
         )
     if batch is None:
         batch_a = batch_b = False
@@ -73,7 +77,7 @@ def matmul_template(
     rows, vectors = choose(M, N, dtype)
     large = isinstance(M, int) and isinstance(K, int) and M >= PACK_ROWS
     wide = isinstance(N, int) and N * target.itemsize(dtype) >= PACK_BYTES
-    packed = transpose_b or (large and wide and not batch_b)
+    packed = transpose_b or ((steady_b or (large and wide)) and not batch_b)
     row_a, step_a = (1, M) if transpose_a else (K, 1)
     p = Product(
         M,
@@ -116,8 +120,11 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
     """The kernel of a product: rows lo..hi of y."""
     tiles = Tiles(p.dtype)
     ep = p.epilogue
+    units = grain(product(2, p.N, p.K), p.rows)
+    pieces = None
     if p.batch is None:
-        body = row_groups(p, tiles)
+        pieces = Pieces.of(p, units)
+        body = pieces.lines(p, tiles) if pieces else several_rows(p, tiles)
     else:
         m = text(p.M)
         a = "t * " + text(product(p.M, p.K)) if p.batch_a else ""
@@ -137,12 +144,13 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
     shapes = f"{stored} -> y ({p.M}, {p.N})"
     formula = describe(ep, f"a{'.T' * transpose_a} @ b{'.T' * transpose_b}")
     note = "b is packed in panels; " * p.packed
+    few = f"; of up to {p.rows} rows, pieces of columns" if pieces else ""
     lead = "" if p.batch is None else f"{p.batch} times "
     symbols = symbols_of(p.batch, p.M, p.N, p.K)
     check_symbols(name, symbols, NAMES, ep.extra_params)
     return Template(
         name=name,
-        doc=filled(f"{name}: y = {formula}\n{lead}{shapes}; {note}rows lo..hi of y."),
+        doc=filled(f"{name}: y = {formula}\n{lead}{shapes}; {note}rows lo..hi of y{few}."),
         imports=(*ep.imports, *tiles.imports()),
         symbols=symbols,
         params=(
@@ -153,8 +161,8 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
             *ep.extra_params,
         ),
         body=tuple(body),
-        trip=p.M if p.batch is None else product(p.batch, p.M),
-        grain=grain(product(2, p.N, p.K), p.rows),
+        trip=pieces.trip(p.M) if pieces else p.M if p.batch is None else product(p.batch, p.M),
+        grain=units,
     )
 
 

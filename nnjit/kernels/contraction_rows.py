@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nnjit.kernels import target
 from nnjit.kernels.blocks import Dim, Panel, Tiles, call, panels, product, text, total
@@ -13,7 +13,6 @@ from nnjit.kernels.template import indent
 SMALL_B = 256 * 1024  # bytes of b that stay in L2
 GROUP = 4  # tiles of rows that then go over all panels
 DEPTH = 4096  # bytes of a reduction after which its sums go through memory; from four times as much
-ALONE = 16  # vectors of a panel for one row: memory decides, and likes long stretches
 UNROLL = 16  # reductions up to this length are unrolled completely
 
 
@@ -100,17 +99,6 @@ class Rows:
     row: str = ""
 
 
-def row_groups(p: Product, tiles: Tiles) -> list[str]:
-    """The rows of a chunk; a row that is alone, as when one sample is predicted, reads long
-    stretches of a b that is not in L2.
-    """
-    lines = several_rows(p, tiles)
-    if isinstance(p.M, int) or p.row_a == 1 or p.packed or whole_b(p) <= SMALL_B:
-        return lines
-    alone = row_blocks(replace(p, rows=1, vectors=ALONE), tiles, Rows("lo", "hi"))
-    return ["if hi - lo == 1:", *indent(alone), "else:", *indent(lines)]
-
-
 def whole_b(p: Product) -> int:
     """Bytes of b; 0 where only a run knows."""
     if isinstance(p.K, int) and isinstance(p.N, int):
@@ -134,24 +122,29 @@ def several_rows(p: Product, tiles: Tiles) -> list[str]:
 
 def row_blocks(p: Product, tiles: Tiles, at: Rows) -> list[str]:
     """These rows of one matrix, panel after panel."""
-    lines, parts = [], phases(p)
+    lines = []
     for panel in p.panels():
-        lines.append(panel.loop())
-        for phase in parts:
+        lines += [panel.loop(), *indent(panel_rows(p, tiles, panel, at))]
+    return lines
 
-            def block(
-                rows: int, i: str = "i", panel: Panel = panel, phase: Phase = phase
-            ) -> list[str]:
-                return tile_call(p, tiles, panel, phase, rows, i, at)
 
-            # where y is read, no row may be done twice
-            again = len(parts) == 1 and not p.epilogue.operand
-            body = blocks_of_rows(p.rows, at, block, again)
-            lines += indent([phase.loop, *indent(body)] if phase.loop else body)
-        out = f"({at.row} + i) * {text(p.N)} + o" if at.row else f"i * {text(p.N)} + o"
-        tail = p.epilogue.lines(out, "o", panel.columns)
-        if tail:
-            lines += indent([f"for i in range({at.first}, {at.last}):", *indent(tail)])
+def panel_rows(p: Product, tiles: Tiles, panel: Panel, at: Rows) -> list[str]:
+    """These rows of the panel of columns at o."""
+    lines: list[str] = []
+    parts = phases(p)
+    for phase in parts:
+
+        def block(rows: int, i: str = "i", phase: Phase = phase) -> list[str]:
+            return tile_call(p, tiles, panel, phase, rows, i, at)
+
+        # where y is read, no row may be done twice
+        again = len(parts) == 1 and not p.epilogue.operand
+        body = blocks_of_rows(p.rows, at, block, again)
+        lines += [phase.loop, *indent(body)] if phase.loop else body
+    out = f"({at.row} + i) * {text(p.N)} + o" if at.row else f"i * {text(p.N)} + o"
+    tail = p.epilogue.lines(out, "o", panel.columns)
+    if tail:
+        lines += [f"for i in range({at.first}, {at.last}):", *indent(tail)]
     return lines
 
 

@@ -94,12 +94,21 @@ def test_run_time_depth(M, N):
         check(recipe, (M, N, K), True, False, symbols={"batch": K}, seed=K)
 
 
+@pytest.mark.parametrize("steady", [False, True])
 @pytest.mark.parametrize("epilogue", [Epilogue(), Epilogue(bias=True, final="add_relu")])
-def test_a_row_alone_reads_long_stretches(epilogue):
-    recipe = matmul_template("dense", "batch", 266, 300, epilogue=epilogue)
-    assert any("tile_1x9" in line for line in recipe.steps[0].template.imports)
-    for M in (1, 2, 9):
+def test_few_rows_are_cut_into_pieces_of_columns(epilogue, steady):
+    """A trip of few rows counts pieces of columns; b may have been packed beforehand."""
+    recipe = matmul_template("dense", "batch", 266, 300, epilogue=epilogue, steady_b=steady)
+    main = recipe.steps[-1].template
+    assert len(recipe.steps) == 1 + steady
+    assert isinstance(main.trip, str)
+    assert eval(main.trip, {"batch": 1}) >= 2 * main.grain
+    assert eval(main.trip, {"batch": 100}) == 100
+    for M in (0, 1, 2, 7, 8, 9, 17):
         check(recipe, (M, 266, 300), False, False, symbols={"batch": M}, epilogue=epilogue, seed=M)
+    fixed = matmul_template("fixed", 2, 266, 300, epilogue=epilogue, steady_b=steady)
+    assert fixed.steps[-1].template.trip > 2
+    check(fixed, (2, 266, 300), False, False, symbols={}, epilogue=epilogue)
 
 
 @pytest.mark.parametrize(("M", "N"), [(37, 1030), (1029, 33), (200, 1024)])

@@ -12,14 +12,16 @@ from nnjit.compiler.cpu.naming import words_of
 from nnjit.compiler.cpu.recipes import conv_of, recipe_of
 from nnjit.compiler.cpu.text import math_imports, stored
 from nnjit.compiler.cpu.values import Key, Lines, Values
-from nnjit.compiler.groups import Buffer, Group
-from nnjit.graph import CONSTANT, Node
+from nnjit.compiler.groups import Buffer, Group, nominal_bytes
+from nnjit.graph import CONSTANT, PARAMETER, Node
 from nnjit.kernels.recipe import Epilogue, Recipe
 from nnjit.kernels.target import CODES
 from nnjit.spec import Dim, Extent
 
 if TYPE_CHECKING:
     from nnjit.compiler.cpu.lower import Lowering
+
+STEADY_BYTES = 128 * 1024  # of an operand from which packing it once pays
 
 
 @dataclass
@@ -235,7 +237,8 @@ def contraction_launches(low: Lowering, group: Group) -> None:
         follow.bias is not None, follow.final, tail.lines if needs_tail else None,
         tuple(tail.extra), tuple(math_imports(lines)),
     )  # fmt: skip
-    recipe = recipe_of(head, short_name(head, follow), epilogue)
+    steady = steady_operand(low, head)
+    recipe = recipe_of(head, short_name(head, follow) + "_steady" * steady, epilogue, steady)
     emit_recipe(low, recipe, head, [head, *values.nodes], {
         "out": low.buffer(out),
         "bias": key_buffer(low, follow.bias),
@@ -243,6 +246,15 @@ def contraction_launches(low: Lowering, group: Group) -> None:
         "residual": key_buffer(low, follow.operand),
         **{name: b for (name, _), b in zip(tail.extra, tail.buffers, strict=True)},
     }, {"out", *tail.written})  # fmt: skip
+
+
+def steady_operand(low: Lowering, head: Node) -> bool:
+    """Whether the second operand of a product is a parameter that the step leaves as it is, and
+    large: packed once, it is read in one go.
+    """
+    b = low.fusion.base(head.inputs[1])
+    steady = head.op.name == "matmul" and b.op is PARAMETER and b not in low.graph.updates
+    return steady and nominal_bytes(b) >= STEADY_BYTES
 
 
 def key_buffer(low: Lowering, key: Key | None) -> Buffer | None:

@@ -22,24 +22,29 @@ MOST = 512  # recipes that are remembered
 _made: dict[Hashable, Recipe] = {}
 
 
-def recipe_of(n: Node, name: str, epilogue: Epilogue) -> Recipe:
-    """The kernels of one contraction Node; equal Nodes, as of equal layers, share one recipe."""
+def recipe_of(n: Node, name: str, epilogue: Epilogue, steady: bool) -> Recipe:
+    """The kernels of one contraction Node; equal Nodes, as of equal layers, share one recipe.
+
+    steady: the second operand is the same in many runs.
+    """
     tail = None if epilogue.tail is None else tuple(epilogue.tail("q", "j"))
     key = (
         name, n.op, n.spec, *(x.spec for x in n.inputs), repr(n.attrs), epilogue.bias,
         epilogue.final, tail, epilogue.extra_params, epilogue.imports, target.vector_bits(),
-        config.winograd(),
+        config.winograd(), steady,
     )  # fmt: skip
     if key not in _made:
         if len(_made) >= MOST:
             _made.clear()
         _made[key] = (
-            matmul(n, name, epilogue) if n.op.name == "matmul" else convolution(n, name, epilogue)
+            matmul(n, name, epilogue, steady)
+            if n.op.name == "matmul"
+            else convolution(n, name, epilogue)
         )
     return _made[key]
 
 
-def matmul(n: Node, name: str, epilogue: Epilogue) -> Recipe:
+def matmul(n: Node, name: str, epilogue: Epilogue, steady: bool) -> Recipe:
     """The kernels of a product."""
     a = n.inputs[0]
     rows, columns = n.shape[-2:]
@@ -49,6 +54,7 @@ def matmul(n: Node, name: str, epilogue: Epilogue) -> Recipe:
         name, text_of(rows), text_of(columns), text_of(depth),
         transpose_a=n.attrs["transpose_a"], transpose_b=n.attrs["transpose_b"],
         dtype=CODES[n.dtype], batch=batch, epilogue=epilogue,
+        steady_b=steady,
     )  # fmt: skip
 
 
