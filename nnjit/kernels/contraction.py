@@ -8,6 +8,9 @@ transposed b is packed by a launch of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from nnjit.kernels import target
 from nnjit.kernels.blocks import (
     Dim,
@@ -16,11 +19,13 @@ from nnjit.kernels.blocks import (
     choose,
     filled,
     grain,
+    lanes_of,
     padded,
     product,
     symbols_of,
     text,
 )
+from nnjit.kernels.contraction_pairs import pair_operands
 from nnjit.kernels.contraction_pieces import Pieces
 from nnjit.kernels.contraction_rows import Product, Rows, row_blocks, several_rows
 from nnjit.kernels.contraction_sums import sums_apply, sums_template
@@ -32,7 +37,9 @@ PACK_ROWS = 512  # rows of y from which packing b pays
 PACK_BYTES = 2048  # the least size of a row of b for it
 
 # variables of these kernels, which no symbol may be called
-NAMES = "lo hi tid a b bias mask residual y i k0 j o q r t first last done step"
+NAMES = (
+    "lo hi tid a b bias mask residual y i k0 j o q r t first last done step g stop scratch at_sums"
+)
 
 
 def matmul_template(
@@ -48,6 +55,7 @@ def matmul_template(
     batch_a: bool = True,
     batch_b: bool = True,
     epilogue: Epilogue = PLAIN,
+    stored: tuple[str, str, str] = ("", "", ""),
     steady_b: bool = False,
 ) -> Recipe:
     """y (M, N) = a (M, K) @ b (K, N); a is stored (K, M) if transpose_a, b (N, K) if transpose_b.
@@ -57,6 +65,9 @@ def matmul_template(
     it. A transposed b is packed first, another one where M is static and large and a row of b
     is long, or where steady_b says that it is the same in many runs. Roles: a, b, bias, mask or
     residual, out, the epilogue's extra params.
+
+    dtype b2: a and b are bfloat16, sums and bias float32. stored: dtype codes of a, b (b2, or f4
+    that is rounded) and y (f4 by default, or b2; see `Epilogue.tail`).
     """
     if batch is not None and not batch_b and not transpose_a and batch_a:
         return matmul_template(
@@ -67,53 +78,56 @@ def matmul_template(
             transpose_b=transpose_b,
             dtype=dtype,
             epilogue=epilogue,
+            stored=stored,
             steady_b=steady_b,
         )
     if batch is None:
         batch_a = batch_b = False
-        if transpose_a and not transpose_b and sums_apply(M, N, K, dtype, epilogue):
+        plain = transpose_a and not transpose_b and stored[2] != "b2"
+        if plain and sums_apply(M, N, K, dtype, epilogue):
             formula = describe(epilogue, "a.T @ b")
-            return sums_template(name, M, N, K, dtype, epilogue, formula)  # type: ignore[arg-type]
-    rows, vectors = choose(M, N, dtype)
-    large = isinstance(M, int) and isinstance(K, int) and M >= PACK_ROWS
-    wide = isinstance(N, int) and N * target.itemsize(dtype) >= PACK_BYTES
-    packed = transpose_b or ((steady_b or (large and wide)) and not batch_b)
-    row_a, step_a = (1, M) if transpose_a else (K, 1)
-    p = Product(
-        M,
-        N,
-        K,
-        row_a,
-        step_a,
-        packed,
-        dtype,
-        batch,
-        batch_a,
-        batch_b,
-        epilogue,
-        rows,
-        vectors,
-    )
+            return sums_template(name, M, N, K, dtype, epilogue, formula, stored[:2])  # type: ignore[arg-type]
+    lay_out = pair_operands if dtype == "b2" else operands
+    p, before, temps = lay_out(
+        Product(
+            M, N, K, 1, 1, False, dtype, batch, batch_a, batch_b, epilogue,
+            *choose(M, N, dtype), stored, steady_b,
+        ),
+        transpose_a, transpose_b,
+    )  # fmt: skip
     main = matmul_kernel(name, p, transpose_a, transpose_b)
-    steps, temps = [], {}
-    if p.packed:
-        copies = batch if batch is not None and batch_b else 1
-        size = product(K, N)
-        first = (
-            pack_transposed(K, N, vectors, dtype, copies=copies, copy_stride=size)
-            if transpose_b
-            else pack(K, N, vectors, dtype)
-        )
-        steps.append(Step(first, ("b", "packed_b")))
-        temps["packed_b"] = (product(copies, packed_size(K, N, dtype)), dtype)
-    roles = (
-        "a",
-        "packed_b" if p.packed else "b",
-        *epilogue.inputs(),
-        "out",
-        *(n for n, _ in epilogue.extra_params),
+    return Recipe((*before, main_step(main, p, before)), temps)
+
+
+def operands(
+    p: Product, transpose_a: bool, transpose_b: bool
+) -> tuple[Product, list[Step], dict[str, tuple[Dim, str]]]:
+    """The product with its strides, and a launch that packs b where that is needed or pays."""
+    large = isinstance(p.M, int) and isinstance(p.K, int) and p.M >= PACK_ROWS
+    wide = isinstance(p.N, int) and p.N * target.itemsize(p.dtype) >= PACK_BYTES
+    packed = transpose_b or ((p.steady_b or (large and wide)) and not p.batch_b)
+    row_a, step_a = (1, p.M) if transpose_a else (p.K, 1)
+    p = replace(p, row_a=row_a, step_a=step_a, packed=packed)
+    if not packed:
+        return p, [], {}
+    copies = p.batch if p.batch is not None and p.batch_b else 1
+    size = product(p.K, p.N)
+    first = (
+        pack_transposed(p.K, p.N, p.vectors, p.dtype, copies=copies, copy_stride=size)
+        if transpose_b
+        else pack(p.K, p.N, p.vectors, p.dtype)
     )
-    return Recipe((*steps, Step(main, roles)), temps)
+    packed_b = (product(copies, packed_size(p.K, p.N, p.dtype)), p.dtype)
+    return p, [Step(first, ("b", "packed_b"))], {"packed_b": packed_b}
+
+
+def main_step(main: Template, p: Product, before: Sequence[Step]) -> Step:
+    """The launch of the product; operands that a step before laid out are read where it did."""
+    written = {step.args[0]: step.args[-1] for step in before}
+    ep = p.epilogue
+    roles = (*(written.get(n, n) for n in ("a", "b")), *ep.inputs(), "out",
+             *(n for n, _ in ep.extra_params), *["scratch"] * p.sums)  # fmt: skip
+    return Step(main, roles)
 
 
 def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -> Template:
@@ -128,7 +142,7 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
     else:
         m = text(p.M)
         a = "t * " + text(product(p.M, p.K)) if p.batch_a else ""
-        depth = product(p.K, padded(p.N, target.lanes(p.dtype))) if p.packed else product(p.K, p.N)
+        depth = product(p.K, padded(p.N, lanes_of(p.dtype))) if p.packed else product(p.K, p.N)
         b = "t * " + text(depth) if p.batch_b else ""
         inner = row_blocks(p, tiles, Rows("first", "last", a, b, f"t * {m}"))
         body = [
@@ -140,10 +154,12 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
             *indent(inner),
             f"    done = t * {m} + last",
         ]
+    a_code, b_code, y_code = p.codes
     stored = f"a ({layout(p.K, p.M, transpose_a)}), b ({layout(p.N, p.K, transpose_b)})"
     shapes = f"{stored} -> y ({p.M}, {p.N})"
     formula = describe(ep, f"a{'.T' * transpose_a} @ b{'.T' * transpose_b}")
     note = "b is packed in panels; " * p.packed
+    note = "pairs of bfloat16 along k; " * (p.dtype == "b2") + note
     few = f"; of up to {p.rows} rows, pieces of columns" if pieces else ""
     lead = "" if p.batch is None else f"{p.batch} times "
     symbols = symbols_of(p.batch, p.M, p.N, p.K)
@@ -154,14 +170,16 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
         imports=(*ep.imports, *tiles.imports()),
         symbols=symbols,
         params=(
-            ("a", p.dtype),
-            ("b", p.dtype),
-            *((n, p.dtype) for n in ep.inputs()),
-            ("y", p.dtype),
+            ("a", a_code),
+            ("b", b_code),
+            *ep.params(y_code),
+            ("y", y_code),
             *ep.extra_params,
+            *[("scratch", "f4")] * p.sums,
         ),
         body=tuple(body),
         trip=pieces.trip(p.M) if pieces else p.M if p.batch is None else product(p.batch, p.M),
+        scratch=4 * p.scratch,
         grain=units,
     )
 

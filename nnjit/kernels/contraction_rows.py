@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from nnjit.kernels import target
-from nnjit.kernels.blocks import Dim, Panel, Tiles, call, panels, product, text, total
+from nnjit.kernels.blocks import Dim, Panel, Tiles, call, lanes_of, panels, product, text, total
 from nnjit.kernels.recipe import Epilogue
 from nnjit.kernels.template import indent
 
@@ -14,12 +15,16 @@ SMALL_B = 256 * 1024  # bytes of b that stay in L2
 GROUP = 4  # tiles of rows that then go over all panels
 DEPTH = 4096  # bytes of a reduction after which its sums go through memory; from four times as much
 UNROLL = 16  # reductions up to this length are unrolled completely
+SUM_ROWS = 64  # about so many rows of sums in scratch, while what follows them is computed
 
 
 @dataclass(frozen=True)
 class Product:
     """y[i, j] = sum_k a[i * row_a + k * step_a] * b[k * step_b + j], one of `batch`; strides in
     elements.
+
+    For dtype b2, K and the strides of a and b count pairs. stored: dtype codes of a, b and y, all
+    `dtype` by default. steady_b: b is the same in many runs.
     """
 
     M: Dim
@@ -35,9 +40,37 @@ class Product:
     epilogue: Epilogue
     rows: int
     vectors: int
+    stored: tuple[str, str, str] = ("", "", "")
+    steady_b: bool = False
+
+    @property
+    def codes(self) -> tuple[str, str, str]:
+        """dtype codes of a, b and y."""
+        a, b, y = (code or self.dtype for code in self.stored)
+        return a, b, y
+
+    @property
+    def size(self) -> int:
+        """Bytes of a step along k: an element, or a pair."""
+        return 4 if self.dtype == "b2" else target.itemsize(self.dtype)
+
+    @property
+    def sums(self) -> bool:
+        """Whether rows of sums lie in scratch: y has no room for them until the tail is done."""
+        return self.codes[2] == "b2" and self.epilogue.tail is not None
+
+    @property
+    def sum_rows(self) -> int:
+        """Rows of sums in scratch: whole tiles."""
+        return -(-SUM_ROWS // self.rows) * self.rows
+
+    @property
+    def scratch(self) -> int:
+        """Elements of scratch of a thread."""
+        return self.sum_rows * self.vectors * lanes_of(self.dtype) if self.sums else 0
 
     def panels(self) -> list[Panel]:
-        return panels(self.N, self.vectors, target.lanes(self.dtype))
+        return panels(self.N, self.vectors, lanes_of(self.dtype))
 
     def step_b(self, p: Panel) -> Dim:
         return p.width if self.packed else self.N
@@ -61,8 +94,10 @@ def phases(p: Product) -> list[Phase]:
     """The reduction whole, or cut where a panel of b would not stay in L2; y holds the sums in
     between.
     """
-    ep, most = p.epilogue, DEPTH // target.itemsize(p.dtype)
+    ep, most = p.epilogue, DEPTH // p.size
     init, final = ep.tile_options()["init"], ep.final
+    if p.codes[2] == "b2":  # y cannot hold sums
+        return [Phase(0, p.K, init, final)]
     if isinstance(p.K, int):
         if 4 * most >= p.K:
             return [Phase(0, p.K, init, final)]
@@ -74,7 +109,7 @@ def phases(p: Product) -> list[Phase]:
             ),
             Phase(last, p.K - last, "load", final),
         ]
-    if p.K.isidentifier() or final != "store" or ep.tail:
+    if re.fullmatch(r"\w+|\(\w+ \+ 1\) // 2", p.K) or final != "store" or ep.tail:
         return [Phase(0, p.K, init, final)]
     return [
         Phase(0, f"min({p.K}, {most})", init, "store"),
@@ -102,7 +137,7 @@ class Rows:
 def whole_b(p: Product) -> int:
     """Bytes of b; 0 where only a run knows."""
     if isinstance(p.K, int) and isinstance(p.N, int):
-        return p.K * p.N * target.itemsize(p.dtype)
+        return p.K * p.N * p.size
     return 0
 
 
@@ -132,6 +167,8 @@ def panel_rows(p: Product, tiles: Tiles, panel: Panel, at: Rows) -> list[str]:
     """These rows of the panel of columns at o."""
     lines: list[str] = []
     parts = phases(p)
+    if p.sums:
+        return scratch_rows(p, tiles, panel, parts[0], at)
     for phase in parts:
 
         def block(rows: int, i: str = "i", phase: Phase = phase) -> list[str]:
@@ -146,6 +183,25 @@ def panel_rows(p: Product, tiles: Tiles, panel: Panel, at: Rows) -> list[str]:
     if tail:
         lines += [f"for i in range({at.first}, {at.last}):", *indent(tail)]
     return lines
+
+
+def scratch_rows(p: Product, tiles: Tiles, panel: Panel, phase: Phase, at: Rows) -> list[str]:
+    """Some rows at a time: their sums go to scratch, the tail makes y and the rest of them."""
+    few, width = Rows("g", "stop", at.a, at.b, at.row), panel.width
+    start = f"tid * {p.scratch}"
+
+    def block(rows: int, i: str = "i") -> list[str]:
+        return tile_call(p, tiles, panel, phase, rows, i, few, f"{start} + (i - g) * {width}")
+
+    out = f"({at.row} + i) * {text(p.N)} + o" if at.row else f"i * {text(p.N)} + o"
+    tail = p.epilogue.lines(out, "o", panel.columns, f"{start} + (i - g) * {width}")
+    return [
+        f"for g in range({at.first}, {at.last}, {p.sum_rows}):",
+        f"    stop = min({at.last}, g + {p.sum_rows})",
+        *indent(blocks_of_rows(p.rows, few, block, True)),
+        "    for i in range(g, stop):",
+        *indent(tail, 2),
+    ]
 
 
 def blocks_of_rows(
@@ -188,11 +244,15 @@ def blocks_of_rows(
 
 
 def tile_call(
-    p: Product, tiles: Tiles, panel: Panel, phase: Phase, rows: int, i: str, at: Rows
-) -> list[str]:
-    """One block of y: `rows` rows at i (of the matrix), the columns of `panel` at o."""
+    p: Product, tiles: Tiles, panel: Panel, phase: Phase, rows: int, i: str, at: Rows,
+    sums: str = "",
+) -> list[str]:  # fmt: skip
+    """One block of y: `rows` rows at i (of the matrix), the columns of `panel` at o; or, at `sums`,
+    of a scratch as wide as the panel.
+    """
     ep, step_b = p.epilogue, p.step_b(panel)
-    strides = {"row_a": p.row_a, "row_c": p.N, "step_a": p.step_a, "step_b": step_b}
+    row_c = panel.width if sums else p.N
+    strides = {"row_a": p.row_a, "row_c": row_c, "step_a": p.step_a, "step_b": step_b}
     run_time = [
         n
         for n, d in strides.items()
@@ -211,6 +271,7 @@ def tile_call(
         runtime=tuple(run_time),
         init=phase.init,
         final=phase.final,
+        out=("f4" if p.dtype == "b2" else p.dtype) if sums else p.codes[2],
     )
     at_a = total(
         at.a or 0, f"{i} * {text(p.row_a)}" if p.row_a != 1 else i, product(phase.start, p.step_a)
@@ -228,8 +289,8 @@ def tile_call(
         "b",
         at_b,
         "0",
-        "y",
-        at_y,
+        "scratch" if sums else "y",
+        sums or at_y,
         *operands,
         *(str(strides[n]) for n in run_time),
         *([str(panel.columns)] if panel.tail == "run" else []),

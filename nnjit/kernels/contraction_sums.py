@@ -2,7 +2,8 @@
 
 A chunk is a part of the rows and of the columns of y, so nothing is summed across threads. Some
 hundred rows of a and b at a time are copied to scratch: read in place, rows whose distance is a
-power of two would evict each other from the caches. y holds the sums in between.
+power of two would evict each other from the caches. y holds the sums in between. Of bfloat16, two
+rows at a time become one of pairs.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from nnjit.kernels.blocks import (
     check_symbols,
     choose,
     filled,
+    halved,
+    lanes_of,
     panels,
     split,
     symbols_of,
+    text,
 )
+from nnjit.kernels.packing_pairs import by_parity, imports, paired
 from nnjit.kernels.recipe import Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
 
@@ -32,7 +37,7 @@ LONG_ROW = 4096  # bytes between rows of a or b from which copying them pays
 CHUNKS = 8  # to aim for, so that several threads share the work
 
 # variables of this kernel, which no symbol may be called
-NAMES = "lo hi tid a b y scratch t u o i j k k0 first last start end row rows count at_a at_b"
+NAMES = "lo hi tid a b y scratch t u o i j k k0 q s d first last start end row rows count at_a at_b"
 
 
 def sums_apply(M: Dim, N: Dim, K: Dim, dtype: str, epilogue: Epilogue) -> bool:
@@ -41,7 +46,8 @@ def sums_apply(M: Dim, N: Dim, K: Dim, dtype: str, epilogue: Epilogue) -> bool:
     """
     if not isinstance(M, int) or not isinstance(N, int) or min(M, N) < LEAST:
         return False
-    long = max(M, N) * target.itemsize(dtype) >= LONG_ROW
+    # pairs are made of rows, so these are copied in any case
+    long = dtype == "b2" or max(M, N) * target.itemsize(dtype) >= LONG_ROW
     deep = isinstance(K, str) or K > BLOCK // 2
     return long and deep and epilogue.final == "store" and not epilogue.bias
 
@@ -59,6 +65,12 @@ class Sums:
     sizes: tuple[int, ...]
     panels: tuple[Panel, ...]
     parts: tuple[int, int]
+    stored: tuple[str, str]
+
+    @property
+    def depth(self) -> Dim:
+        """Steps along k: rows of a and b, or pairs of them."""
+        return halved(self.K) if self.dtype == "b2" else self.K
 
     @property
     def large(self) -> int:
@@ -73,7 +85,7 @@ class Sums:
     def width_a(self) -> int:
         """Elements between rows of the copy of a: the rows of a chunk, no power of two apart."""
         most = -(-len(self.sizes) // self.parts[0]) * self.sizes[0]
-        lanes = target.lanes(self.dtype)
+        lanes = lanes_of(self.dtype)
         return (-(-most // lanes) | 1) * lanes
 
     @property
@@ -92,22 +104,28 @@ class Sums:
         return f"{tile} * {self.sizes[-1]} + min({tile}, {self.large})"
 
 
-def sums_of(M: int, N: int, K: Dim, dtype: str) -> Sums:
+def sums_of(M: int, N: int, K: Dim, dtype: str, stored: tuple[str, str]) -> Sums:
     """How this product is cut."""
     # measured: 4 x 4 beats the wider tiles here, as long as its 16 sums fit the registers
     rows, vectors = (4, 4) if target.registers() == 32 else choose(M, N, dtype, exact=True)
     sizes = tuple(size for _, size in split(M, rows))
-    cut = tuple(panels(N, vectors, target.lanes(dtype)))
+    cut = tuple(panels(N, vectors, lanes_of(dtype)))
     count = sum((int(p.end) - int(p.first)) // p.width for p in cut)
     down = -(-M // PART)
-    return Sums(M, N, K, dtype, sizes, cut, (down, min(count, -(-CHUNKS // down))))
+    parts = (down, min(count, -(-CHUNKS // down)))
+    return Sums(M, N, K, dtype, sizes, cut, parts, (stored[0] or dtype, stored[1] or dtype))
 
 
 def sums_template(
-    name: str, M: int, N: int, K: Dim, dtype: str, epilogue: Epilogue, formula: str
-) -> Recipe:
-    """y (M, N) = a.T @ b; a (K, M), b (K, N). Roles: a, b, out, the epilogue's extra params."""
-    s, tiles = sums_of(M, N, K, dtype), Tiles(dtype)
+    name: str, M: int, N: int, K: Dim, dtype: str, epilogue: Epilogue, formula: str,
+    stored: tuple[str, str] = ("", ""),
+) -> Recipe:  # fmt: skip
+    """y (M, N) = a.T @ b; a (K, M), b (K, N). Roles: a, b, out, the epilogue's extra params.
+
+    stored: dtype codes of a and b; of bfloat16 (b2) either may be float32, and y is.
+    """
+    s, tiles = sums_of(M, N, K, dtype, stored), Tiles(dtype)
+    pairs = dtype == "b2"
     down, across = s.parts
     body = [
         f"at_a = tid * {s.scratch}",
@@ -119,10 +137,10 @@ def sums_template(
         f"    end = (t % {across} + 1) * {s.count} // {across}",
         f"    row = {s.row_of('first')}",
         f"    rows = {s.row_of('last')} - row",
-        f"    for k0 in range(0, max({K}, 1), {BLOCK}):",
-        f"        count = min({BLOCK}, {K} - k0)",
+        f"    for k0 in range(0, max({s.depth}, 1), {BLOCK}):",
+        f"        count = min({BLOCK}, {s.depth} - k0)",
         "        for k in range(count):",
-        *indent(copy_rows(s, tiles), 3),
+        *indent(pair_rows_of_a(s) if pairs else copy_rows(s, tiles), 3),
         *indent(columns_of(s, tiles), 2),
         *indent(tail_of(s, epilogue)),
     ]
@@ -130,18 +148,46 @@ def sums_template(
         name=name,
         doc=filled(
             f"{name}: y = {formula}\na ({K}, {M}), b ({K}, {N}) -> y ({M}, {N}); lo..hi: "
-            f"{down} x {across} parts of y; a and b are copied {BLOCK} rows at a time."
+            f"{down} x {across} parts of y; a and b are copied {BLOCK} rows{' of pairs' * pairs} "
+            "at a time."
         ),
-        imports=(*epilogue.imports, *tiles.imports()),
+        imports=(*epilogue.imports, *pair_imports(s), *tiles.imports()),
         symbols=check_symbols(name, symbols_of(K), NAMES, epilogue.extra_params),
-        params=(("a", dtype), ("b", dtype), ("y", dtype), *epilogue.extra_params,
-                ("scratch", dtype)),
+        params=(("a", s.stored[0]), ("b", s.stored[1]), ("y", "f4" if pairs else dtype),
+                *epilogue.extra_params, ("scratch", "u4" if pairs else dtype)),
         body=tuple(body),
         trip=down * across,
-        scratch=s.scratch * target.itemsize(dtype),
+        scratch=s.scratch * (4 if pairs else target.itemsize(dtype)),
     )  # fmt: skip
     roles = ("a", "b", "out", *(n for n, _ in epilogue.extra_params), "scratch")
     return Recipe((Step(template, roles),))
+
+
+def pair_imports(s: Sums) -> tuple[str, ...]:
+    if s.dtype != "b2":
+        return ()
+    return (imports("f4" if "f4" in s.stored else "b2"),)
+
+
+def pair_rows_of_a(s: Sums) -> list[str]:
+    """The pairs of a chunk's rows in two rows of a."""
+    return pair_up(s, "a", s.stored[0], s.M, "row", "rows", f"at_a + k * {s.width_a}")
+
+
+def pair_up(
+    s: Sums, source: str, code: str, columns: int, first: str, count: str, place: str
+) -> list[str]:
+    """Elements `first`.. of two rows of a source, as pairs, to scratch."""
+    bodies = [
+        [f"for j in range({count}):",
+         f"    scratch[d + j] = {paired(code, 's + j', second, source)}"]
+        for second in (f"s + j + {columns}", "")
+    ]  # fmt: skip
+    return [
+        f"s = (k0 + k) * {2 * columns} + {first}",
+        f"d = {place}",
+        *by_parity(s.K, f"k0 + k == {text(s.K)} // 2", *bodies),
+    ]
 
 
 def copy_rows(s: Sums, tiles: Tiles) -> list[str]:
@@ -191,10 +237,15 @@ def columns_of(s: Sums, tiles: Tiles) -> list[str]:
     """Panel after panel: copy its rows of b, then add their products to y."""
     lines: list[str] = []
     for p, loop in panel_loops(s):
+        place = f"at_b + k * {p.width}"
+        if s.dtype == "b2":
+            rows = pair_up(s, "b", s.stored[1], s.N, "o", str(p.columns), place)
+        else:
+            rows = copy(tiles, p, "b", f"(k0 + k) * {s.N} + o", place)
         lines += [
             *loop,
             "    for k in range(count):",
-            *indent(copy(tiles, p, "b", f"(k0 + k) * {s.N} + o", f"at_b + k * {p.width}"), 2),
+            *indent(rows, 2),
             "    if k0 == 0:",
             *indent(rows_of(s, p, "zero", tiles), 2),
             "    else:",

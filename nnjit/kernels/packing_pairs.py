@@ -24,7 +24,7 @@ from nnjit.kernels.packing import panel_name
 from nnjit.kernels.template import Template, indent
 
 # variables of these kernels, which no symbol may be called
-NAMES = "lo hi tid src dst t o j s d k i width full rows"
+NAMES = "lo hi tid src dst t o j s d k i w r u at"
 FUNCTIONS = {"b2": ("bf16_pair",), "f4": ("bf16_pair", "bf16_round")}
 
 
@@ -38,15 +38,15 @@ def packed_pairs(depth: Dim, columns: Dim) -> Dim:
     return product(halved(depth), padded(columns, pair_lanes()))
 
 
-def value(source: str, index: str) -> str:
+def value(source: str, index: str, name: str = "src") -> str:
     """The bits of an element of src."""
-    return f"src[{index}]" if source == "b2" else f"bf16_round(src[{index}])"
+    return f"{name}[{index}]" if source == "b2" else f"bf16_round({name}[{index}])"
 
 
-def paired(source: str, first: str, second: str) -> str:
+def paired(source: str, first: str, second: str, name: str = "src") -> str:
     """The pair of two elements of src; '' for no second one."""
-    partner = value(source, second) if second else "u2(0)"
-    return f"bf16_pair({value(source, first)}, {partner})"
+    partner = value(source, second, name) if second else "u2(0)"
+    return f"bf16_pair({value(source, first, name)}, {partner})"
 
 
 def imports(source: str) -> str:
@@ -160,30 +160,30 @@ def pack_pairs_transposed(
     deep, many = halved(depth), copies != 1
     size = product(deep, padded(columns, lanes))
     inner = [f"o = t % ({count}) * {lanes}" if many else f"o = t * {lanes}"]
-    for n, p in enumerate(panels(columns, vectors, lanes)):
-        word = "elif" if n else "if"
+    inner.append(f"w, j = {lanes}, 0")
+    for p in panels(columns, vectors, lanes):
         at = f"(o - {text(p.first)}) % {p.width}" if p.first else f"o % {p.width}"
-        inner += [f"{word} {p.first} <= o < {p.end}:", f"    width, j = {p.width}, {at}"]
+        inner += [f"if {p.first} <= o < {p.end}:", f"    w, j = {p.width}, {at}"]
     copy = f"t // ({count})" if many else ""
     inner += [
         f"s = {f'{copy} * {text(product(depth, columns))} + ' if many else ''}o * {text(depth)}",
         f"d = {f'{copy} * {text(size)} + ' if many else ''}(o - j) * {text(deep)} + j",
-        f"rows = min({lanes}, {columns} - o)",
-        "full = 0",
-        f"if rows == {lanes}:",
-        f"    full = {text(depth)} // {2 * lanes}",
-        "    for k in range(full):",
-        f"        block(src, s + k * {2 * lanes}, {depth}, dst, d + k * {lanes} * width, width)",
-        f"for k in range(full * {lanes}, {text(depth)} // 2):",
-        "    for i in range(rows):",
+        f"r = min({lanes}, {columns} - o)",
+        "u = 0",
+        f"if r == {lanes}:",
+        f"    u = {text(depth)} // {2 * lanes}",
+        "    for k in range(u):",
+        f"        block(src, s + k * {2 * lanes}, {depth}, dst, d + k * {lanes} * w, w)",
+        f"for k in range(u * {lanes}, {text(depth)} // 2):",
+        "    for i in range(r):",
         f"        at = s + i * {text(depth)} + 2 * k",
-        f"        dst[d + k * width + i] = {paired(source, 'at', 'at + 1')}",
+        f"        dst[d + k * w + i] = {paired(source, 'at', 'at + 1')}",
     ]
     last = [
         f"k = {text(depth)} // 2",
-        "for i in range(rows):",
+        "for i in range(r):",
         f"    at = s + i * {text(depth)} + 2 * k",
-        f"    dst[d + k * width + i] = {paired(source, 'at', '')}",
+        f"    dst[d + k * w + i] = {paired(source, 'at', '')}",
     ]
     if isinstance(depth, str):
         inner += [f"if {text(depth)} % 2:", *indent(last)]
@@ -202,9 +202,7 @@ def pack_pairs_transposed(
             "",
             f'block = transpose_pairs(lanes={lanes}, source="{source}")',
         ),
-        symbols=check_symbols(
-            "pack_pairs_transposed", symbols_of(copies, columns, depth), NAMES + " at"
-        ),
+        symbols=check_symbols("pack_pairs_transposed", symbols_of(copies, columns, depth), NAMES),
         params=(("src", source), ("dst", "u4")),
         body=("for t in range(lo, hi):", *indent(inner)),
         trip=product(copies, count),

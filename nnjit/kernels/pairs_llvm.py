@@ -70,6 +70,30 @@ def define_any(names: list[str], write: Callable[..., None]) -> Any:
     return named(names, typed)
 
 
+class Halves(Vectors):
+    """Vectors of 16 bits; first_only: the masks have the first lane alone.
+
+    LLVM merges a masked access to one lane with the widening or narrowing beside it, and then
+    touches 32 bits; so that lane is loaded and stored as a scalar.
+    """
+
+    first_only = False
+
+    def load(self, pointer: Any, mask: Any = None) -> Any:
+        if mask is None or not self.first_only:
+            return super().load(pointer, mask)
+        value = self.builder.load(pointer)
+        value.align = self.align
+        return self.builder.insert_element(self.zero, value, ir.Constant(I32, 0))
+
+    def store(self, value: Any, pointer: Any, mask: Any = None) -> None:
+        if mask is None or not self.first_only:
+            super().store(value, pointer, mask)
+            return
+        first = self.builder.extract_element(value, ir.Constant(I32, 0))
+        self.builder.store(first, pointer).align = self.align
+
+
 class PairWriter(TileWriter):
     """A tile whose A and B are lanes of two bfloat16; `short` names the pointers to 16 bits."""
 
@@ -77,7 +101,8 @@ class PairWriter(TileWriter):
         super().__init__(s, builder, args)
         self.short = short
         self.pairs = Vectors(builder, s.lanes, "u4", align=2)
-        self.halves = Vectors(builder, s.lanes, "u2")
+        self.halves = Halves(builder, s.lanes, "u2")
+        self.halves.first_only = s.tail == 1
 
     def base(self, name: str) -> Any:
         v = self.pairs if name in "ab" else self.halves if name in self.short else self.v

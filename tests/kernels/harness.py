@@ -93,8 +93,9 @@ def guarded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unset(count: int, code: str) -> np.ndarray:
-    """What no kernel has written yet: NaN, also as bfloat16."""
-    return np.full(count, 0x7FC0 if code == "b2" else np.nan, target.storage(code))
+    """What no kernel has written yet: NaN, also as bfloat16 and as pairs of it."""
+    nans = {"b2": 0x7FC0, "u4": 0x7FC07FC0}
+    return np.full(count, nans.get(code, np.nan), target.storage(code))
 
 
 def run_recipe(

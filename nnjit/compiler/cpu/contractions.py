@@ -14,13 +14,14 @@ from nnjit.compiler.cpu.text import math_imports, stored
 from nnjit.compiler.cpu.values import Key, Lines, Values
 from nnjit.compiler.groups import Buffer, Group, nominal_bytes
 from nnjit.graph import CONSTANT, PARAMETER, Node
-from nnjit.kernels.recipe import Epilogue, Recipe
+from nnjit.kernels.recipe import SUMS, Epilogue, Recipe
 from nnjit.kernels.target import CODES
 from nnjit.spec import Dim, Extent
 
 if TYPE_CHECKING:
     from nnjit.compiler.cpu.lower import Lowering
 
+BEFORE = ("pack", "pair_", "round_")  # names of launches that only lay out or round an operand
 STEADY_BYTES = 128 * 1024  # of an operand from which packing it once pays
 
 
@@ -57,15 +58,20 @@ def short_name(n: Node, follow: Follow) -> str:
         words.append(f"k{conv.KH}x{conv.KW}")
         if conv.stride != (1, 1):
             words.append(f"s{conv.stride[0]}x{conv.stride[1]}")
-    return "_".join([*words, *(word(d) for d in dims), CODES[n.dtype]])
+    return "_".join([*words, *(word(d) for d in dims), CODES[n.inputs[0].dtype]])
 
 
 def word(d: Dim) -> str:
     return str(d).replace("*", "x") if isinstance(d, Extent) else str(d)
 
 
-def analyse(low: Lowering, group: Group, head: Node, values: Values) -> Follow:
-    """Take bias, ReLU, its mask, a factor and a residual out of the Nodes that follow the head."""
+def analyse(
+    low: Lowering, group: Group, head: Node, values: Values, beside: bool = True
+) -> Follow:
+    """Take bias, ReLU, its mask, a factor and a residual out of the Nodes that follow the head, and
+    the rounding to bfloat16 if nothing else is left. beside: whether to take what reads a value
+    laid out like the result.
+    """
     stored_nodes = set(low.materialised(group, [head]))
     follow = Follow(head)
     nodes = list(values.nodes)
@@ -85,30 +91,49 @@ def analyse(low: Lowering, group: Group, head: Node, values: Values) -> Follow:
         if isinstance(other, tuple) and {a for a in other[1] if a >= 0} == last:
             follow.bias = other
             step(u)
+
+    def operand(key: Key) -> Key | None:
+        """A value in memory that the tile reads beside its result; its widening is left out."""
+        wide = key if isinstance(key, Node) and key in nodes and key.op.name == "cast" else None
+        if wide is not None and wide.inputs[0].dtype == "bfloat16" and only_user(wide) is not None:
+            key = values.keys[wide][0]
+        fits = isinstance(key, tuple) and key[0].dtype in (head.dtype, "bfloat16")
+        if not fits or not whole(key, group):
+            return None
+        if wide is not None:
+            nodes.remove(wide)
+        return key
+
     u = only_user(follow.current)
     if u is not None and u.op.name == "relu":
         follow.final = "relu"
         step(u)
-    elif u is not None and u.op.name == "add":
-        other = next(k for k in values.keys[u] if k is not follow.current)
-        if isinstance(other, tuple) and whole(other, group):
-            follow.final, follow.operand = "add", other
+    elif u is not None and beside and u.op.name == "add":
+        follow.operand = operand(next(k for k in values.keys[u] if k is not follow.current))
+        if follow.operand is not None:
+            follow.final = "add"
             step(u)
             u = only_user(follow.current)
             if u is not None and u.op.name == "relu":
                 follow.final = "add_relu"
                 step(u)
-    elif u is not None and u.op.name == "multiply" and head.op.name == "matmul":
-        other = next(k for k in values.keys[u] if k is not follow.current)
-        if isinstance(other, tuple) and whole(other, group) and other[0].dtype == head.dtype:
-            follow.final, follow.operand = "mul", other
+    elif u is not None and beside and u.op.name == "multiply" and head.op.name == "matmul":
+        follow.operand = operand(next(k for k in values.keys[u] if k is not follow.current))
+        if follow.operand is not None:
+            follow.final = "mul"
             step(u)
-    elif u is not None and u.op.name == "where" and not follow.bias:
-        mask = relu_mask(u, follow.current, values, group)
-        if mask is not None and only_user(u.inputs[0]) is u:
-            follow.final, follow.operand = "mask", mask
+    elif u is not None and beside and u.op.name == "where" and not follow.bias:
+        mask = relu_mask(u, follow.current, values)
+        alone = mask is not None and only_user(u.inputs[0]) is u
+        follow.operand = operand(mask) if alone else None
+        if follow.operand is not None:
+            follow.final = "mask"
             nodes.remove(u.inputs[0])
             step(u)
+    if [(n.op.name, n.dtype) for n in nodes] == [("cast", "bfloat16")] and only_user(
+        follow.current
+    ) is nodes[0]:
+        step(nodes[0])
     follow.rest = nodes
     return follow
 
@@ -119,20 +144,18 @@ def whole(key: Key, group: Group) -> bool:
     return isinstance(key, tuple) and [a for a in key[1] if a >= 0] == real
 
 
-def relu_mask(n: Node, current: Node, values: Values, group: Group) -> Key | None:
+def relu_mask(n: Node, current: Node, values: Values) -> Key | None:
     """The m of where(m > 0, current, 0)."""
     condition, yes, no = n.inputs
     zero = no.op is CONSTANT and no.attrs["value"].size == 1 and no.attrs["value"].item() == 0
-    if not (
-        zero and yes is current and condition in group.nodes and condition.op.name == "greater"
-    ):
+    computed = condition in values.keys and condition.op.name == "greater"
+    if not (zero and yes is current and computed):
         return None
     key, against = values.keys[condition]
     is_zero = (
         isinstance(against, Node) and against.op is CONSTANT and against.attrs["value"].item() == 0
     )
-    same = isinstance(key, tuple) and key[0].dtype == current.dtype
-    return key if is_zero and same and whole(key, group) else None
+    return key if is_zero else None
 
 
 class Tail:
@@ -152,7 +175,8 @@ class Tail:
         self.extra: list[tuple[str, str]] = []
         self.buffers: list[Buffer] = []
         self.written: list[str] = []
-        self.y = "y"
+        rounded = out.dtype == "bfloat16"
+        self.sums = SUMS if rounded else "y[{index}]"
         reads: dict[Node, None] = {}
         for n in follow.rest:
             if n.op.kind == "random":
@@ -186,7 +210,7 @@ class Tail:
         uses = v.occurrences(self.follow.rest)
         v.names.clear()
         v.names[self.follow.current] = "v"
-        out.add(f"v = {self.y}[{index}]")
+        out.add(f"v = {self.sums.format(index=index)}")
         for key in [k for n in self.follow.rest for k in v.keys[n]]:
             if isinstance(key, tuple) and key not in v.names:
                 name = v.params[self.low.fusion.base(key[0])]
@@ -196,7 +220,7 @@ class Tail:
         for n in self.follow.rest:
             v.bind(n, self.expression(n, index), uses.get(n, 0) + (n in self.outputs), out)
         if self.out is not self.follow.current:
-            out.add(f"{self.y}[{index}] = {stored(v.name(self.out), self.out.dtype)}")
+            out.add(f"y[{index}] = {stored(v.name(self.out), self.out.dtype)}")
         for n in self.outputs:
             if n is not self.out and n is not self.follow.current:
                 out.add(f"{v.params[n]}[{index}] = {stored(v.name(n), n.dtype)}")
@@ -226,26 +250,40 @@ def contraction_launches(low: Lowering, group: Group) -> None:
     values = Values(low.fusion, inside, low.ordered(inside.nodes))
     follow = analyse(low, inside, head, values)
     outputs = low.materialised(inside, [head])
-    out = follow.current
-    if out not in outputs:
-        same = [n for n in outputs if n.dtype == head.dtype]
-        out = same[-1] if same else follow.current
+    out = result(follow, outputs, head)
+    if follow.rest and follow.operand and out.dtype == "bfloat16":
+        values = Values(low.fusion, inside, low.ordered(inside.nodes))
+        follow = analyse(low, inside, head, values, beside=False)
+        out = result(follow, outputs, head)
     tail = Tail(low, inside, values, follow, outputs, out)
     needs_tail = bool(follow.rest)
     lines = tail.lines("q", "j") if needs_tail else []
     epilogue = Epilogue(
         follow.bias is not None, follow.final, tail.lines if needs_tail else None,
         tuple(tail.extra), tuple(math_imports(lines)),
+        CODES[follow.operand[0].dtype] if isinstance(follow.operand, tuple) else "",
     )  # fmt: skip
+    y = low.buffer(out)
+    codes = (*(CODES[low.buffer(x).spec.dtype] for x in head.inputs), CODES[y.spec.dtype])
     steady = steady_operand(low, head)
-    recipe = recipe_of(head, short_name(head, follow) + "_steady" * steady, epilogue, steady)
+    name = "_".join([short_name(head, follow), *["to_b2"] * (codes[2] == "b2")])
+    name += "_steady" * steady
+    recipe = recipe_of(head, name, epilogue, codes, steady)
     emit_recipe(low, recipe, head, [head, *values.nodes], {
-        "out": low.buffer(out),
+        "out": y,
         "bias": key_buffer(low, follow.bias),
         "mask": key_buffer(low, follow.operand),
         "residual": key_buffer(low, follow.operand),
         **{name: b for (name, _), b in zip(tail.extra, tail.buffers, strict=True)},
     }, {"out", *tail.written})  # fmt: skip
+
+
+def result(follow: Follow, outputs: list[Node], head: Node) -> Node:
+    """The Node whose buffer the tile writes: of the head's dtype if there is one, else bfloat16."""
+    if follow.current in outputs:
+        return follow.current
+    same = [n for dtype in ("bfloat16", head.dtype) for n in outputs if n.dtype == dtype]
+    return same[-1] if same else follow.current
 
 
 def steady_operand(low: Lowering, head: Node) -> bool:
@@ -290,7 +328,7 @@ def emit_recipe(
                 writes.append(position)
             buffers.append(b)
         seen |= {r for r in step.args if r in recipe.temps}
-        main = step is next(s for s in recipe.steps if not s.template.name.startswith("pack"))
+        main = step is next(s for s in recipe.steps if not s.template.name.startswith(BEFORE))
         ops = ops_text(nodes) if main else step.template.name.split("_")[0] + " " + head.op.name
         low.emit(
             step.template,

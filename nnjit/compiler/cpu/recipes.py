@@ -22,7 +22,10 @@ MOST = 512  # recipes that are remembered
 _made: dict[Hashable, Recipe] = {}
 
 
-def recipe_of(n: Node, name: str, epilogue: Epilogue, steady: bool) -> Recipe:
+Codes = tuple[str, str, str]  # dtype codes in memory: of both operands and the result
+
+
+def recipe_of(n: Node, name: str, epilogue: Epilogue, codes: Codes, steady: bool) -> Recipe:
     """The kernels of one contraction Node; equal Nodes, as of equal layers, share one recipe.
 
     steady: the second operand is the same in many runs.
@@ -30,21 +33,21 @@ def recipe_of(n: Node, name: str, epilogue: Epilogue, steady: bool) -> Recipe:
     tail = None if epilogue.tail is None else tuple(epilogue.tail("q", "j"))
     key = (
         name, n.op, n.spec, *(x.spec for x in n.inputs), repr(n.attrs), epilogue.bias,
-        epilogue.final, tail, epilogue.extra_params, epilogue.imports, target.vector_bits(),
-        config.winograd(), steady,
+        epilogue.final, tail, epilogue.extra_params, epilogue.imports, epilogue.beside, codes,
+        target.vector_bits(), target.multiplies_pairs(), config.winograd(), steady,
     )  # fmt: skip
     if key not in _made:
         if len(_made) >= MOST:
             _made.clear()
         _made[key] = (
-            matmul(n, name, epilogue, steady)
+            matmul(n, name, epilogue, codes, steady)
             if n.op.name == "matmul"
-            else convolution(n, name, epilogue)
+            else convolution(n, name, epilogue, codes)
         )
     return _made[key]
 
 
-def matmul(n: Node, name: str, epilogue: Epilogue, steady: bool) -> Recipe:
+def matmul(n: Node, name: str, epilogue: Epilogue, codes: Codes, steady: bool) -> Recipe:
     """The kernels of a product."""
     a = n.inputs[0]
     rows, columns = n.shape[-2:]
@@ -53,17 +56,22 @@ def matmul(n: Node, name: str, epilogue: Epilogue, steady: bool) -> Recipe:
     return matmul_template(
         name, text_of(rows), text_of(columns), text_of(depth),
         transpose_a=n.attrs["transpose_a"], transpose_b=n.attrs["transpose_b"],
-        dtype=CODES[n.dtype], batch=batch, epilogue=epilogue,
-        steady_b=steady,
+        dtype=CODES[a.dtype], batch=batch, epilogue=epilogue,
+        stored=codes if a.dtype == "bfloat16" else ("", "", ""), steady_b=steady,
     )  # fmt: skip
 
 
-def convolution(n: Node, name: str, epilogue: Epilogue) -> Recipe:
+def convolution(n: Node, name: str, epilogue: Epilogue, codes: Codes) -> Recipe:
     """The kernels of a convolution or one of its gradients; imported for graphs that have any."""
+    conv, code = conv_of(n), CODES[n.dtype]
+    if n.inputs[0].dtype == "bfloat16":
+        from nnjit.kernels import convolution_pairs
+
+        kernels = getattr(convolution_pairs, n.op.name)
+        return kernels(name, conv, stored=codes, epilogue=epilogue)
     from nnjit.kernels.convolution import conv2d, conv2d_dx
     from nnjit.kernels.convolution_grad import conv2d_dw
 
-    conv, code = conv_of(n), CODES[n.dtype]
     if n.op.name == "conv2d":
         return conv2d(name, conv, dtype=code, epilogue=epilogue)
     if n.op.name == "conv2d_dx":
