@@ -119,6 +119,8 @@ class Fuser:
         used = {a for a in axes if a >= 0}
         if g.head is not None and not self.plain(n, axes, g, None):
             return False
+        if is_convolution(g.head) and touches_half(n):
+            return False
         if n.op.kind in POINTWISE or n.op.name in (*INDEX_VIEWS, *AXIS_VIEWS, "reshape"):
             return used == real or (g.inner > 0 and used == rows)
         if is_row_reduce(n) and g.kind == "loop" and g.head is None and not g.holds_update:
@@ -128,6 +130,8 @@ class Fuser:
             return self.is_inner(n, axes, g) or (used == real and len(used) > 0)
         if n.op.name in HEADS and g.kind == "loop" and g.head is None and not g.inner:
             if g.holds_update or axes != identity_map(g.domain):
+                return False
+            if is_convolution(n) and any(map(touches_half, g.nodes)):
                 return False
             return all(self.plain(m, a, g, n) for m, a in g.nodes.items())
         return False
@@ -258,6 +262,16 @@ class Fuser:
             g.nodes[n] = identity_map(n.shape)
         self.groups.append(g)
         self.of[n] = g
+
+
+def is_convolution(n: Node | None) -> bool:
+    """Convolutions read and write float32 alone."""
+    return n is not None and n.op.name.startswith("conv2d")
+
+
+def touches_half(n: Node) -> bool:
+    """Does n read or make bfloat16?"""
+    return "bfloat16" in (n.dtype, *(x.dtype for x in n.inputs))
 
 
 def fuse(graph: Graph) -> Fusion:

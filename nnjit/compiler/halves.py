@@ -10,7 +10,7 @@ float32. Needs a fusion, and gives one of a graph with casts if that moves fewer
 from __future__ import annotations
 
 from nnjit.bfloat16 import rounded
-from nnjit.compiler.fuse import fuse
+from nnjit.compiler.fuse import fuse, is_convolution
 from nnjit.compiler.groups import Fusion
 from nnjit.compiler.recompute import nbytes, traffic
 from nnjit.graph import Graph, Node, users
@@ -103,6 +103,8 @@ class Choice:
         if not symbols_of(n.shape) or not nbytes(n):
             return False
         home = self.fusion.of[n]
+        if is_convolution(n) or is_convolution(home.head):
+            return False
         away = [u for u in self.users[n] if self.fusion.of.get(u) is not home]
         others = [u for u in away if not is_half(u)]
         return bool(others) and all(map(self.reads, away))
