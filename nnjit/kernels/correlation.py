@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nnjit.kernels import target
 from nnjit.kernels.blocks import (
     Panel,
     Tiles,
@@ -17,6 +16,8 @@ from nnjit.kernels.blocks import (
     check_symbols,
     filled,
     grain,
+    lanes_of,
+    padded,
     panels,
     product,
     split,
@@ -25,7 +26,6 @@ from nnjit.kernels.blocks import (
 )
 from nnjit.kernels.contraction_rows import UNROLL
 from nnjit.kernels.geometry import Axis
-from nnjit.kernels.packing import packed_size
 from nnjit.kernels.recipe import Epilogue
 from nnjit.kernels.template import Template, indent
 
@@ -39,7 +39,8 @@ class Correlation:
     class list an axis.
 
     a (batch, H, W, C) and y (batch, HO, WO, O) in `groups` groups; b (KH, KW, C / groups, O),
-    packed or as it is.
+    packed or as it is. dtype b2: a and b hold pairs of bfloat16 along the channels, and C counts
+    pairs. out: the dtype of y.
     """
 
     batch: int | str
@@ -59,6 +60,7 @@ class Correlation:
     most: int
     vectors: int
     epilogue: Epilogue
+    out: str
 
     @property
     def CG(self) -> int:
@@ -86,13 +88,13 @@ def correlate(name: str, c: Correlation, doc: str) -> Template:
     flops = 2 * c.WO * c.O * c.CG * c.KH * c.KW
     symbols = check_symbols(name, symbols_of(c.batch), NAMES, ep.extra_params)
     note = "\nb is packed in panels;" * c.packed
-    inputs = ((n, c.dtype) for n in ("a", "b", *ep.inputs(), "y"))
+    operands = (("a", c.dtype), ("b", "u4" if c.dtype == "b2" else c.dtype))
     return Template(
         name=name,
         doc=filled(f"{name}: {doc};{note} rows lo..hi of all images."),
         imports=(*ep.imports, *tiles.imports()),
         symbols=symbols,
-        params=(*inputs, *ep.extra_params),
+        params=(*operands, *ep.params(c.out), ("y", c.out), *ep.extra_params),
         body=tuple(body),
         trip=product(c.batch, c.HO),
         grain=grain(flops),
@@ -125,7 +127,7 @@ def row_start(c: Correlation, axis: Axis) -> list[str]:
 def one_row(c: Correlation, axis: Axis, tiles: Tiles) -> list[str]:
     """One row of y: groups, panels, classes of columns, blocks of columns."""
     lines = []
-    for p in panels(c.OG, c.vectors, target.lanes(c.dtype)):
+    for p in panels(c.OG, c.vectors, lanes_of(c.dtype)):
         inner = []
         for columns in c.columns:
             for start, last, size, taps, kc in column_blocks(c, columns, p):
@@ -185,6 +187,7 @@ def block_call(
         step_b=unit,
         taps=None if taps == ((0, 0, 0, size),) else taps,
         static_k=kc if kc * max(1, len(taps)) <= UNROLL else 0,
+        out=c.out,
         **ep.tile_options(),
     )
     inside = axis.inside(c.H)
@@ -195,7 +198,7 @@ def block_call(
     skip = [] if inside else [f"r0 * {axis.kernel_step * kernel_row}"]
     depth = c.KH * c.KW * c.CG
     if c.packed:
-        group = [f"g * {packed_size(depth, c.OG, c.dtype)}"] if c.groups > 1 else []
+        group = [f"g * {product(depth, padded(c.OG, lanes_of(c.dtype)))}"] if c.groups > 1 else []
         at_b = total(*group, f"o * {depth}", *skip, axis.kernel_first * kernel_row)
     else:
         at_b = total(column, *skip, axis.kernel_first * kernel_row)

@@ -31,7 +31,7 @@ from nnjit.kernels.geometry import Conv
 from nnjit.kernels.packing import pack_transposed, padded
 from nnjit.kernels.recipe import Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
-from nnjit.kernels.widened import widened
+from nnjit.kernels.widened import converted
 from nnjit.kernels.winograd_text import (
     POINTS,
     Transforms,
@@ -99,7 +99,9 @@ def backward(
         planes=9, plane_stride=conv.C * conv.O, leading=conv.O,
     )  # fmt: skip
     points = weight_points(conv.O, unit, k.number)
-    first = widened("b", 9 * conv.O * conv.C) if weights == "b2" else None
+    first = None
+    if weights == "b2":
+        first = converted("pack_wide", 9 * conv.O * conv.C, "b2", "f4", ("b", "wide_b"))
     steps = [
         *([first] if first else []),
         Step(turned, (first.args[1] if first else "b", "turned_b")),
