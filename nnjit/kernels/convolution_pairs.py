@@ -74,7 +74,9 @@ def conv2d_dw(name: str, conv: Conv, *, stored: Stored, epilogue: Epilogue = PLA
     if epilogue != PLAIN or stored[2] != "f4":
         raise ValueError(f"conv2d_dw: nothing follows it and it is float32, got {stored}")
     sizes = {"a": x_size(conv), "b": y_size(conv)}
-    before, temps, renamed = [], {}, {}
+    before: list[Step] = []
+    temps: dict[str, tuple[Dim, str]] = {}
+    renamed: dict[str, str] = {}
 
     def turned(role: str, code: str, to: str) -> None:
         stem = f"round_{'up' if to == 'f4' else 'down'}"

@@ -146,7 +146,8 @@ class Kernel:
 
     def recipe(self, before: list[Step], main: Step) -> Recipe:
         """All steps: `before` ends with the points of the weights, of which bfloat16 are paired."""
-        size, temps = POINTS * self.C * self.unit, {}
+        size = POINTS * self.C * self.unit
+        temps: dict[str, tuple[int | str, str]]
         sizes = {"wide_b": size * 9 // POINTS, "turned_b": size * 9 // POINTS, "points": size}
         temps = {t: (sizes[t], self.number) for step in before for t in step.args if t in sizes}
         if not self.kind:
@@ -242,7 +243,8 @@ class Kernel:
 
     def stored(self) -> dict[str, object]:
         """The transform's options for results, masks and residuals of bfloat16."""
-        ep, options = self.epilogue, {}
+        ep = self.epilogue
+        options: dict[str, object] = {}
         if self.out != self.number:
             options |= {"to": self.out, "quick": target.multiplies_pairs()}
         beside = ep.beside or self.out
