@@ -65,9 +65,7 @@ def word(d: Dim) -> str:
     return str(d).replace("*", "x") if isinstance(d, Extent) else str(d)
 
 
-def analyse(
-    low: Lowering, group: Group, head: Node, values: Values, beside: bool = True
-) -> Follow:
+def analyse(low: Lowering, group: Group, head: Node, values: Values, beside: bool = True) -> Follow:
     """Take bias, ReLU, its mask, a factor and a residual out of the Nodes that follow the head, and
     the rounding to bfloat16 if nothing else is left. beside: whether to take what reads a value
     laid out like the result.
@@ -124,8 +122,8 @@ def analyse(
             step(u)
     elif u is not None and beside and u.op.name == "where" and not follow.bias:
         mask = relu_mask(u, follow.current, values)
-        alone = mask is not None and only_user(u.inputs[0]) is u
-        follow.operand = operand(mask) if alone else None
+        if mask is not None and only_user(u.inputs[0]) is u:
+            follow.operand = operand(mask)
         if follow.operand is not None:
             follow.final = "mask"
             nodes.remove(u.inputs[0])
@@ -264,7 +262,8 @@ def contraction_launches(low: Lowering, group: Group) -> None:
         CODES[follow.operand[0].dtype] if isinstance(follow.operand, tuple) else "",
     )  # fmt: skip
     y = low.buffer(out)
-    codes = (*(CODES[low.buffer(x).spec.dtype] for x in head.inputs), CODES[y.spec.dtype])
+    a_code, b_code = (CODES[low.buffer(x).spec.dtype] for x in head.inputs)
+    codes = (a_code, b_code, CODES[y.spec.dtype])
     steady = steady_operand(low, head)
     name = "_".join([short_name(head, follow), *["to_b2"] * (codes[2] == "b2")])
     name += "_steady" * steady
