@@ -265,8 +265,9 @@ class Fuser:
 
 
 def is_convolution(n: Node | None) -> bool:
-    """Convolutions read and write float32 alone."""
-    return n is not None and n.op.name.startswith("conv2d")
+    """Is n a convolution of float32? Those write float32 alone, and read nothing else."""
+    found = n is not None and n.op.name.startswith("conv2d")
+    return found and n.inputs[0].dtype != "bfloat16"  # type: ignore[union-attr]
 
 
 def touches_half(n: Node) -> bool:
