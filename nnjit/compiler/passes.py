@@ -13,7 +13,6 @@ from nnjit.compiler.patterns import mask_before_unpool
 from nnjit.compiler.reshapes import lift_over_reshapes
 from nnjit.compiler.simplify import simplify
 from nnjit.graph import CONSTANT, EXTENT, Graph, Node, current_scope, enter, rebuilt, rewrite
-from nnjit.ops.base import OPS
 
 __all__ = ["PASSES", "expand", "prune", "share", "simplify"]
 
@@ -65,23 +64,6 @@ def _key(node: Node, inputs: tuple[Node, ...]) -> Hashable:
     return node.op, tuple(operands), attrs, node.spec
 
 
-def widen_convolutions(graph: Graph) -> Graph:
-    """Convolutions of bfloat16 as float32 ones of the rounded values, which is what their kernels
-    take: the same results, at the speed of float32.
-    """
-
-    def rule(node: Node, inputs: tuple[Node, ...]) -> Node:
-        if not node.op.name.startswith("conv2d") or inputs[0].dtype != "bfloat16":
-            return rebuilt(node, inputs)
-        wide = tuple(
-            Node(OPS["cast"], (x,), {"dtype": "float32"}, x.spec.with_dtype("float32"), node.scope)
-            for x in inputs
-        )
-        return Node(node.op, wide, node.attrs, node.spec, node.scope)
-
-    return rewrite(graph, rule)
-
-
 def prune(graph: Graph) -> Graph:
     """Updates that leave their leaf as it is are dropped, and with them what only they needed."""
     kept = {leaf: value for leaf, value in graph.updates.items() if value is not leaf}
@@ -90,7 +72,6 @@ def prune(graph: Graph) -> Graph:
 
 PASSES: list[Callable[[Graph], Graph]] = [
     expand,
-    widen_convolutions,
     simplify,
     share,
     mask_before_unpool,
