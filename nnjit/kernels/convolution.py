@@ -22,9 +22,14 @@ from nnjit.kernels.template import Template
 PACK_BYTES = 1024  # rows of w from this size are packed: their addresses fall into few cache sets
 
 
-def conv2d(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = PLAIN) -> Recipe:
+def conv2d(
+    name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = PLAIN, out: str = ""
+) -> Recipe:
     """y = conv(a, b) with a = x and b = w. Roles: a, b, bias, mask or residual, out, the epilogue's
     extra params.
+
+    out: the dtype code of y; b2 of a float32 convolution that is not `is_depthwise` or pointwise,
+    without a tail.
     """
     if conv.pointwise:
         pixels = product(conv.batch, conv.H * conv.W)
@@ -33,15 +38,15 @@ def conv2d(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = PLA
         return depthwise(name, conv, dtype, epilogue)
     what = forward_doc(conv, epilogue)
     if winograd.fits(conv, dtype):
-        return winograd.forward(name, conv, dtype, epilogue, what, dtype, dtype)
-    c = forward_correlation(conv, dtype, epilogue, dtype)
+        return winograd.forward(name, conv, dtype, epilogue, what, dtype, out or dtype)
+    c = forward_correlation(conv, dtype, epilogue, out or dtype)
     main = correlate(name, c, what)
     depth = conv.KH * conv.KW * conv.C
     if not c.packed:
-        return Recipe((Step(main, roles(False, epilogue)),))
+        return Recipe((Step(main, roles(False, epilogue, c.rounds)),))
     first = Step(pack(depth, conv.O, c.vectors, dtype), ("b", "packed_b"))
     temps = {"packed_b": (packed_size(depth, conv.O, dtype), dtype)}
-    return Recipe((first, Step(main, roles(True, epilogue))), temps)
+    return Recipe((first, Step(main, roles(True, epilogue, c.rounds))), temps)
 
 
 def forward_doc(conv: Conv, epilogue: Epilogue) -> str:
@@ -64,11 +69,14 @@ def forward_correlation(conv: Conv, dtype: str, epilogue: Epilogue, out: str) ->
     )  # fmt: skip
 
 
-def conv2d_dx(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = PLAIN) -> Recipe:
+def conv2d_dx(
+    name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = PLAIN, out: str = ""
+) -> Recipe:
     """dx, the gradient for the input, with a = dy and b = w; positions that no kernel reaches get
     zeros (+ bias).
 
-    Roles: a, b, bias, mask or residual (laid out like x), out, the epilogue's extra params.
+    Roles: a, b, bias, mask or residual (laid out like x), out, the epilogue's extra params. out: as
+    in `conv2d`.
     """
     if conv.pointwise:
         pixels = product(conv.batch, conv.H * conv.W)
@@ -79,10 +87,10 @@ def conv2d_dx(name: str, conv: Conv, *, dtype: str = "f4", epilogue: Epilogue = 
         return depthwise_dx(name, conv, dtype, epilogue)
     what = gradient_doc(conv, epilogue)
     if winograd.fits(conv, dtype):
-        return winograd.backward(name, conv, dtype, epilogue, what, dtype, dtype)
-    c = gradient_correlation(conv, dtype, epilogue, dtype)
+        return winograd.backward(name, conv, dtype, epilogue, what, dtype, out or dtype)
+    c = gradient_correlation(conv, dtype, epilogue, out or dtype)
     first, size = turned_weights(conv, c.vectors, dtype)
-    main = Step(correlate(name, c, what), roles(True, epilogue))
+    main = Step(correlate(name, c, what), roles(True, epilogue, c.rounds))
     return Recipe((Step(first, ("b", "packed_b")), main), {"packed_b": (size, dtype)})
 
 
@@ -116,7 +124,8 @@ def turned_weights(conv: Conv, vectors: int, dtype: str) -> tuple[Template, int]
     return first, size
 
 
-def roles(packed: bool, epilogue: Epilogue) -> tuple[str, ...]:
+def roles(packed: bool, epilogue: Epilogue, rounds: bool = False) -> tuple[str, ...]:
     """What the main kernel takes, in the order of its params."""
     extra = (n for n, _ in epilogue.extra_params)
-    return ("a", "packed_b" if packed else "b", *epilogue.inputs(), "out", *extra)
+    return ("a", "packed_b" if packed else "b", *epilogue.inputs(), "out", *extra,
+            *["scratch"] * rounds)  # fmt: skip

@@ -8,6 +8,8 @@ kernel rows instead, and every unit reads all images.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nnjit.kernels import target
 from nnjit.kernels.blocks import (
     Dim,
@@ -21,7 +23,15 @@ from nnjit.kernels.blocks import (
     total,
 )
 from nnjit.kernels.contraction import matmul_template
-from nnjit.kernels.convolution_plan import PIXELS, Plan, panel_count, plan, row_runs, rows_per_pass
+from nnjit.kernels.convolution_plan import (
+    L2_BYTES,
+    PIXELS,
+    Plan,
+    panel_count,
+    plan,
+    row_runs,
+    rows_per_pass,
+)
 from nnjit.kernels.depthwise import is_depthwise
 from nnjit.kernels.depthwise_grad import depthwise_dw
 from nnjit.kernels.geometry import Conv
@@ -33,11 +43,38 @@ from nnjit.kernels.winograd_grad import fits_dw, weight_gradient
 # bytes of dw, half of a common L2, from which it is cut instead of summed from parts
 LARGE = 512 * 1024
 # variables of these kernels, which no symbol may be called
-NAMES = "lo hi tid a b y scratch t p part n g o i j r s h hh h0 w0 R kc image pad u copy at"
+NAMES = "lo hi tid a b y scratch t p part n g o i j r s h hh h0 w0 R kc image pad u copy at out"
 
 
-def conv2d_dw(name: str, conv: Conv, *, dtype: str = "f4") -> Recipe:
-    """dw with a = x, b = dy; overwritten, with zeros if there is no image. Roles: a, b, out."""
+def widens(conv: Conv) -> tuple[str, str]:
+    """The dtype codes in which `conv2d_dw` of float32 can read x and dy: b2 or f4."""
+    if conv.pointwise or is_depthwise(conv, "f4") or fits_dw(conv, "f4"):
+        return "f4", "f4"
+    p = plan(conv, "f4")
+    if panelled(p):
+        return "f4", "f4"
+    return "b2" if p.copied else "f4", "b2" if 4 * y_pass(p) <= L2_BYTES else "f4"
+
+
+def y_pass(p: Plan) -> int:
+    """Elements of dy of a pass."""
+    return rows_per_pass(p) * p.conv.WO * p.conv.O
+
+
+def panelled(p: Plan) -> bool:
+    """Whether dw is cut into panels instead of summed from parts."""
+    c = p.conv
+    size = c.KH * c.KW * c.CG * c.O * target.itemsize(p.dtype)
+    return size > LARGE and p.kernel != "all" and not p.copied
+
+
+def conv2d_dw(
+    name: str, conv: Conv, *, dtype: str = "f4", stored: tuple[str, str] = ("", "")
+) -> Recipe:
+    """dw with a = x, b = dy; overwritten, with zeros if there is no image. Roles: a, b, out.
+
+    stored: the dtype codes of a and b, `dtype` by default; b2 where `widens` says so.
+    """
     if conv.pointwise and conv.H * conv.W < PIXELS:  # a pass of the tile would be short
         pixels = product(conv.batch, conv.H * conv.W)
         return matmul_template(name, conv.C, conv.O, pixels, transpose_a=True, dtype=dtype)
@@ -45,32 +82,39 @@ def conv2d_dw(name: str, conv: Conv, *, dtype: str = "f4") -> Recipe:
         return depthwise_dw(name, conv, dtype)
     if fits_dw(conv, dtype):
         return weight_gradient(name, conv, dtype)
-    p, tiles = plan(conv, dtype), Tiles(dtype)
+    a, b = (code or dtype for code in stored)
+    p, tiles = replace(plan(conv, dtype), wide=b != dtype), Tiles(dtype)
     size = conv.KH * conv.KW * conv.CG * conv.O
-    whole = size * target.itemsize(dtype) > LARGE and p.kernel != "all" and not p.copied
+    whole = panelled(p)
     count = 1 if whole else partial_count(conv, dtype)
     if whole:
         body, room = by_panels(p, tiles)
         trip = sum(panel_count(q) for q in p.panels()) * conv.groups * conv.KH
         how = "lo..hi: kernel rows of column panels."
     else:
-        body, room, trip = by_parts(p, tiles, size, count), 0, count
+        body, room, trip = by_parts(p, tiles, size, count, a), 0, count
         how = f"partial sums y over {count} parts of the images; lo..hi of them."
     if p.copied:
         room = -(-p.H * p.W * conv.C // 16) * 16
+    pixels = y_pass(p) * p.wide
+    if p.wide:
+        body = [f"copy = {total(f'tid * {room + pixels}', room)}", *body]
+    if p.copied:
         body = [
-            f"pad = tid * {room}",
+            f"pad = tid * {room + pixels}",
             f"for i in range({p.H * p.W * conv.C}):",
             f"    scratch[pad + i] = {dtype}(0)",
             *body,
         ]
-    names = ("a", "b", "y") + ("scratch",) * (room > 0)
+    room += pixels
+    operands = (("a", a), ("b", b), ("y", dtype), *[("scratch", dtype)] * (room > 0))
+    loads = ("from nnjit.kernels.bf16 import bf16_load",) * ((a, b) != (dtype, dtype))
     kernel = Template(
         name=name,
         doc=filled(f"{name}: dw of conv(x, w) with a = x, b = dy: {conv.describe()};\n{how}"),
-        imports=tiles.imports(),
+        imports=(*loads, *tiles.imports()),
         symbols=check_symbols(name, symbols_of(conv.batch), NAMES),
-        params=tuple((n, dtype) for n in names),
+        params=operands,
         body=tuple(body),
         trip=trip,
         scratch=room * target.itemsize(dtype),
@@ -82,8 +126,10 @@ def conv2d_dw(name: str, conv: Conv, *, dtype: str = "f4") -> Recipe:
     return Recipe(steps, {"parts": (count * size, dtype)})
 
 
-def by_parts(p: Plan, tiles: Tiles, size: int, count: int) -> list[str]:
-    """Part after part: all of dw over some images, a few rows of an image at a time."""
+def by_parts(p: Plan, tiles: Tiles, size: int, count: int, stored: str) -> list[str]:
+    """Part after part: all of dw over some images, a few rows of an image at a time; stored: the
+    dtype code of x.
+    """
     c, rows = p.conv, rows_per_pass(p)
     body = []
     for panel in p.panels():
@@ -94,6 +140,14 @@ def by_parts(p: Plan, tiles: Tiles, size: int, count: int) -> list[str]:
         body = [f"for r in range({c.KH}):", *indent(kernel_row(p, rows, body))]
     elif rows < c.HO:
         body = [f"R = min({rows}, {c.HO} - hh)", *body]
+    if p.wide:
+        some = f"min({rows}, {c.HO} - hh) * {c.WO * c.O}"
+        body = [
+            f"out = n * {c.HO * c.WO * c.O}" + f" + hh * {c.WO * c.O}" * (rows < c.HO),
+            f"for i in range({some if rows < c.HO else c.HO * c.WO * c.O}):",
+            "    scratch[copy + i] = bf16_load(b[out + i])",
+            *body,
+        ]
     if rows < c.HO:
         body = [f"for hh in range(0, {c.HO}, {rows}):", *indent(body)]
     return [
@@ -101,7 +155,7 @@ def by_parts(p: Plan, tiles: Tiles, size: int, count: int) -> list[str]:
         f"    part = p * {size}",
         *indent(zero_partial(size, p.dtype)),
         *indent(images_of(c.batch, count)),
-        *indent(image_start(p) + body, 2),
+        *indent(image_start(p, stored) + body, 2),
     ]
 
 
@@ -155,8 +209,9 @@ def by_panels(p: Plan, tiles: Tiles) -> tuple[list[str], int]:
     return lines, room
 
 
-def image_start(p: Plan) -> list[str]:
+def image_start(p: Plan, stored: str = "") -> list[str]:
     """Where image n begins; a padded one with few channels is copied between its zeros."""
+    element = f"a[(n * {p.conv.H} + h) * {p.conv.W * p.conv.C} + i]"
     c = p.conv
     if not p.copied:
         return [f"image = n * {c.H * c.W * c.C}"]
@@ -165,7 +220,7 @@ def image_start(p: Plan) -> list[str]:
         f"for h in range({c.H}):",
         f"    for i in range({c.W * c.C}):",
         f"        at = pad + (h + {top}) * {p.W * c.C} + i + {left * c.C}",
-        f"        scratch[at] = a[(n * {c.H} + h) * {c.W * c.C} + i]",
+        f"        scratch[at] = {f'bf16_load({element})' if stored == 'b2' else element}",
     ]
 
 
@@ -214,6 +269,9 @@ def blocks(p: Plan, tiles: Tiles, panel: Panel, together: bool = False) -> list[
     if not every:
         rows = f"r * {c.KW * c.CG}" if p.kernel == "columns" else f"(r * {c.KW} + s) * {c.CG}"
     at_b = f"(n * {c.HO * c.WO} + {at_pixel}) * {c.O} + {column}"
+    if p.wide:
+        pixel = "0" if every else at_pixel if whole else f"{at_pixel} - hh * {c.WO}"
+        at_b = total("copy", f"({pixel}) * {c.O}" if pixel != "0" else "0", column)
     if together:
         rows = f"s * {c.CG}" if p.kernel == "none" else 0
         at_b = f"copy + ({at_pixel}) * {width}"
@@ -238,7 +296,7 @@ def blocks(p: Plan, tiles: Tiles, panel: Panel, together: bool = False) -> list[
             "scratch" if p.copied else "a",
             total(at_a, shift),
             str(sh * p.W * c.C),
-            "scratch" if together else "b",
+            "scratch" if together or p.wide else "b",
             at_b,
             str(c.WO * width),
             "scratch" if together else "y",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from nnjit.kernels import convolution, convolution_grad, winograd
 from nnjit.kernels.blocks import (
@@ -22,6 +23,7 @@ from nnjit.kernels.blocks import (
     symbols_of,
 )
 from nnjit.kernels.contraction import matmul_template
+from nnjit.kernels.contraction_sums import LEAST
 from nnjit.kernels.convolution import roles
 from nnjit.kernels.correlation import correlate
 from nnjit.kernels.depthwise import is_depthwise
@@ -73,6 +75,11 @@ def conv2d_dw(name: str, conv: Conv, *, stored: Stored, epilogue: Epilogue = PLA
     """`convolution_grad.conv2d_dw` of bfloat16 x and dy; dw is float32."""
     if epilogue != PLAIN or stored[2] != "f4":
         raise ValueError(f"conv2d_dw: nothing follows it and it is float32, got {stored}")
+    if conv.pointwise and min(conv.C, conv.O) >= LEAST:
+        pixels = product(conv.batch, conv.H * conv.W)
+        return matmul_template(
+            name, conv.C, conv.O, pixels, transpose_a=True, dtype="b2", stored=stored
+        )
     sizes = {"a": x_size(conv), "b": y_size(conv)}
     before: list[Step] = []
     temps: dict[str, tuple[Dim, str]] = {}
@@ -86,12 +93,17 @@ def conv2d_dw(name: str, conv: Conv, *, stored: Stored, epilogue: Epilogue = PLA
         temps[renamed[role]] = (sizes[role], to)
 
     pairs = fits_dw(conv, "b2")
-    for role, code in zip("ab", stored, strict=False):
+    read = ("b2", "b2") if pairs else convolution_grad.widens(conv)
+    for role, code, reads in zip("ab", stored, read, strict=False):
         if code == "f4":
             turned(role, "f4", "b2")
-        if not pairs:
+        if reads == "f4":
             turned(role, "b2", "f4")
-    recipe = weight_gradient(name, conv, "b2") if pairs else convolution_grad.conv2d_dw(name, conv)
+    recipe = (
+        weight_gradient(name, conv, "b2")
+        if pairs
+        else convolution_grad.conv2d_dw(name, conv, stored=read)
+    )
     steps = [Step(s.template, tuple(renamed.get(r, r) for r in s.args)) for s in recipe.steps]
     return Recipe((*before, *steps), {**temps, **recipe.temps})
 
@@ -114,7 +126,7 @@ def forward(name: str, conv: Conv, ep: Epilogue, stored: Stored) -> Recipe:
     if winograd.fits(conv, "b2"):
         return winograd.forward(name, conv, "b2", ep, what, weights, out)
     if conv.CG % 2 or is_depthwise(conv, "f4"):
-        return widened(lambda e: convolution.conv2d(name, conv, epilogue=e), ep, stored,
+        return widened(partial(convolution.conv2d, name, conv), conv, ep, stored,
                        (x_size(conv), w_size(conv), y_size(conv)))  # fmt: skip
     c = convolution.forward_correlation(conv, "b2", ep, out)
     depth = conv.KH * conv.KW * conv.CG
@@ -130,7 +142,7 @@ def gradient(name: str, conv: Conv, ep: Epilogue, stored: Stored) -> Recipe:
     if winograd.fits(conv, "b2"):
         return winograd.backward(name, conv, "b2", ep, what, weights, out)
     if conv.OG % 2 or is_depthwise(conv, "f4"):
-        return widened(lambda e: convolution.conv2d_dx(name, conv, epilogue=e), ep, stored,
+        return widened(partial(convolution.conv2d_dx, name, conv), conv, ep, stored,
                        (y_size(conv), w_size(conv), x_size(conv)))  # fmt: skip
     c = convolution.gradient_correlation(conv, "b2", ep, out)
     turned, size = convolution.turned_weights(conv, c.vectors, "f4")
@@ -209,11 +221,11 @@ def tail_kernel(rows: Dim, channels: int, ep: Epilogue) -> Template:
 
 
 def widened(
-    make: Callable[[Epilogue], Recipe], ep: Epilogue, stored: Stored,
+    make: Callable[..., Recipe], conv: Conv, ep: Epilogue, stored: Stored,
     sizes: tuple[Dim, Dim, Dim],
 ) -> Recipe:  # fmt: skip
-    """The float32 recipe between steps that make float32 of its operands and bfloat16 of the
-    result; sizes: elements of a, b and the result.
+    """The float32 recipe after steps that make float32 of its operands; it rounds the result
+    itself, but for a step of a depthwise one. sizes: elements of a, b and the result.
     """
     _, weights, out = stored
     before = [converted("round_up", sizes[0], "b2", "f4", ("a", "wide_a"))]
@@ -228,10 +240,11 @@ def widened(
         name = renamed[ep.operand] = f"wide_{ep.operand}"
         before.append(converted("round_up", sizes[2], "b2", "f4", (ep.operand, name)))
         temps[name] = (sizes[2], "f4")
-    if out == "b2":
+    if out == "b2" and is_depthwise(conv, "f4"):
+        out = "f4"
         renamed["out"], temps["wide_out"] = "wide_out", (sizes[2], "f4")
         after = [converted("round_result", sizes[2], "f4", "b2", ("wide_out", "out"))]
-    recipe = make(replace(ep, beside=""))
+    recipe = make(epilogue=replace(ep, beside="f4" if ep.operand else ""), out=out)
     steps = [Step(s.template, tuple(renamed.get(r, r) for r in s.args)) for s in recipe.steps]
     return Recipe((*before, *steps, *after), {**temps, **recipe.temps})
 

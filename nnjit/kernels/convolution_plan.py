@@ -19,6 +19,7 @@ class Plan:
     """How a weight gradient is cut. copied: the tile reads images in scratch, padded with zeros.
     H, W: of the image that it reads.
 
+    wide: dy is bfloat16, and a pass copies its rows as float32 to scratch.
     kernel: which kernel positions are tile rows besides the channels: "all", "columns", or "none"
     (then clipped).
     """
@@ -32,6 +33,7 @@ class Plan:
     offsets: tuple[int, ...]
     most: int
     vectors: int
+    wide: bool = False
 
     @property
     def clipped(self) -> bool:
@@ -89,7 +91,7 @@ def row_runs(p: Plan) -> list[tuple[int, int, tuple[int, ...]]]:
 
 def rows_per_pass(p: Plan) -> int:
     """Rows of dy a pass reduces over: 128 pixels or more, in L1 if they fit, else a part of L2."""
-    c, bytes_ = p.conv, target.itemsize(p.dtype)
+    c, bytes_ = p.conv, target.itemsize(p.dtype) * (1 + p.wide)
     for limit in (L1_BYTES, L2_BYTES):
         rows = (limit // bytes_ - c.KH * c.dilation[0] * p.W * c.C) // (
             c.stride[0] * p.W * c.C + c.WO * c.O

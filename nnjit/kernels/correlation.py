@@ -7,7 +7,7 @@ columns (taps, clipped in the text) and channels. Nothing is padded, copied or u
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nnjit.kernels.blocks import (
     Panel,
@@ -30,7 +30,7 @@ from nnjit.kernels.recipe import Epilogue
 from nnjit.kernels.template import Template, indent
 
 # variables of these kernels, which no symbol may be called
-NAMES = "lo hi tid a b bias mask residual y R r r0 top image n h g i j m o q t out"
+NAMES = "lo hi tid a b bias mask residual y scratch row R r r0 top image n h g i j m o q t out"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Correlation:
 
     a (batch, H, W, C) and y (batch, HO, WO, O) in `groups` groups; b (KH, KW, C / groups, O),
     packed or as it is. dtype b2: a and b hold pairs of bfloat16 along the channels, and C counts
-    pairs. out: the dtype of y.
+    pairs. out: the dtype of y; a float32 kernel may round its rows to bfloat16, without a tail.
     """
 
     batch: int | str
@@ -70,6 +70,11 @@ class Correlation:
     def OG(self) -> int:
         return self.O // self.groups
 
+    @property
+    def rounds(self) -> bool:
+        """Whether a row of y lies in scratch before it is stored as bfloat16: the tile cannot."""
+        return self.out == "b2" != self.dtype
+
     def unit(self, p: Panel) -> int:
         """Elements between rows of b."""
         return p.width if self.packed else self.O
@@ -78,25 +83,36 @@ class Correlation:
 def correlate(name: str, c: Correlation, doc: str) -> Template:
     """The kernel of a correlation. Trip: the rows of all images, batch * HO."""
     tiles, ep = Tiles(c.dtype), c.epilogue
-    body = ["for t in range(lo, hi):", f"    n = t // {c.HO}", f"    h = t - n * {c.HO}"]
+    body = [f"row = tid * {c.WO * c.O}"] * c.rounds
+    body += ["for t in range(lo, hi):", f"    n = t // {c.HO}", f"    h = t - n * {c.HO}"]
     for axis in c.rows:
         lines = row_start(c, axis) + one_row(c, axis, tiles)
         if axis.step > 1:
             lines = [f"if h % {axis.step} == {axis.first}:", *indent(lines)]
         body += indent(lines)
+    if c.rounds:
+        body += [
+            f"    out = t * {c.WO * c.O}",
+            f"    for i in range({c.WO * c.O}):",
+            "        y[out + i] = bf16_round(scratch[row + i])",
+        ]
     body += indent(ep.pixels(f"t * {c.WO * c.O}", c.WO, c.O))
     flops = 2 * c.WO * c.O * c.CG * c.KH * c.KW
     symbols = check_symbols(name, symbols_of(c.batch), NAMES, ep.extra_params)
     note = "\nb is packed in panels;" * c.packed
     operands = (("a", c.dtype), ("b", "u4" if c.dtype == "b2" else c.dtype))
+    inputs = replace(ep, beside=ep.beside or c.dtype) if c.rounds else ep
+    scratch = (("scratch", c.dtype),) * c.rounds
+    rounding = ("from nnjit.kernels.bf16 import bf16_round",) * c.rounds
     return Template(
         name=name,
         doc=filled(f"{name}: {doc};{note} rows lo..hi of all images."),
-        imports=(*ep.imports, *tiles.imports()),
+        imports=(*ep.imports, *rounding, *tiles.imports()),
         symbols=symbols,
-        params=(*operands, *ep.params(c.out), ("y", c.out), *ep.extra_params),
+        params=(*operands, *inputs.params(c.out), ("y", c.out), *ep.extra_params, *scratch),
         body=tuple(body),
         trip=product(c.batch, c.HO),
+        scratch=4 * c.WO * c.O * c.rounds,
         grain=grain(flops),
     )
 
@@ -187,7 +203,7 @@ def block_call(
         step_b=unit,
         taps=None if taps == ((0, 0, 0, size),) else taps,
         static_k=kc if kc * max(1, len(taps)) <= UNROLL else 0,
-        out=c.out,
+        out=c.dtype if c.rounds else c.out,
         **ep.tile_options(),
     )
     inside = axis.inside(c.H)
@@ -213,8 +229,7 @@ def block_call(
         "b",
         at_b,
         str(axis.kernel_step * kernel_row),
-        "y",
-        "out",
+        *(("scratch", f"row + out - t * {c.WO * c.O}") if c.rounds else ("y", "out")),
         *ep.tile_arguments(column, "out"),
     ]
     return [out, *call(name, args)]

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from nnjit.kernels import convolution_pairs, winograd
+from nnjit.kernels import convolution_grad, convolution_pairs, winograd
 from nnjit.kernels.bf16 import expand, shorten
+from nnjit.kernels.convolution_plan import plan, rows_per_pass
 from nnjit.kernels.geometry import Conv
 from nnjit.kernels.recipe import Epilogue
 from tests.kernels.harness import run_recipe
 from tests.kernels.test_convolution import CASES, operands, reference
 
 NAMES = ("one channel in", "3x3 same", "stride 2", "1x1 padded", "wide groups, dilated",
-         "depthwise", "padding over kernel, strided")  # fmt: skip
+         "depthwise", "padding over kernel, strided", "three channels, padded",
+         "1x1", "stride over kernel")  # fmt: skip
 SMALL = Conv("batch", 10, 8, 16, 32, 3, 3)  # by Winograd
+MORE = {
+    "Winograd": SMALL,
+    "Winograd of float32": Conv("batch", 6, 8, 17, 32, 3, 3),
+    "wide 1x1": Conv("batch", 4, 5, 32, 34, 1, 1),
+}
 
 
 def rounded(c: Conv):
@@ -31,11 +40,12 @@ def run(part: str, c: Conv, a, b, want, stored, epilogue=None, more=None, **opti
     return expand(got) if stored[2] == "b2" else got
 
 
-@pytest.mark.parametrize("name", [*NAMES, "Winograd"])
+@pytest.mark.parametrize("name", [*NAMES, *MORE])
 def test_every_kind(name):
     """Weights of either dtype, results of either, and the same bits however a launch is cut."""
-    c = SMALL if name == "Winograd" else CASES[name]
+    c = {**CASES, **MORE}[name]
     assert winograd.fits(c, "b2") == (name == "Winograd")
+    assert winograd.fits(c, "f4") or not name.startswith("Winograd")
     x, w, dy = rounded(c)
     y, dx, dw = reference(c, x, w, dy)
     for part, a, b, want, stored in (
@@ -81,3 +91,18 @@ def test_as_plain_python_and_emulated(monkeypatch):
     got.append(run("conv2d", c, x, w, y, ("b2", "f4", "f4")))
     for result in got:
         np.testing.assert_allclose(result, y, rtol=0, atol=0.01 * np.abs(y).max())
+
+
+def test_weight_gradient_in_several_passes():
+    """Rows of dy become float32 pass by pass, where the kernel is clipped at borders too."""
+    same = ((1, 1), (1, 1))
+    for c in (
+        Conv("batch", 40, 45, 33, 9, 3, 3, stride=(1, 2), padding=same),
+        Conv("batch", 70, 60, 1, 16, 3, 3, padding=same),
+    ):
+        assert rows_per_pass(replace(plan(c, "f4"), wide=True)) < c.HO
+        assert convolution_grad.widens(c)[1] == "b2"
+        x, w, dy = rounded(c)
+        dw = reference(c, x, w, dy)[2]
+        got = run("conv2d_dw", c, x, dy, dw, ("b2", "b2", "f4"))
+        np.testing.assert_allclose(got, dw, rtol=0, atol=1e-4 * np.abs(dw).max())
