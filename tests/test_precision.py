@@ -20,6 +20,7 @@ from nnjit.precision import PRODUCTS
 from nnjit.printing import show
 from nnjit.runconfig.schema import Train
 from nnjit.runtime import cpu
+from nnjit.runtime.sliced import SlicedExecutable
 from nnjit.saving import load_model
 
 MIXED = "mixed_bfloat16"
@@ -62,11 +63,13 @@ def data(make, rows: int = 48) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((rows, *SHAPES[make])).astype("f4"), rng.integers(0, 5, rows)
 
 
-def compiled(make, policy: str = MIXED, device: str = "interpret") -> Model:
+def compiled(make, policy: str = MIXED, device: str = "interpret", slices: int = 1) -> Model:
     with config.seeded(3):
         model = make()
     loss = SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, ["accuracy"], device=device, dtype_policy=policy)
+    model.compile(
+        "adam", loss, ["accuracy"], device=device, dtype_policy=policy, batch_slices=slices
+    )
     return model
 
 
@@ -125,11 +128,13 @@ def test_training_is_that_of_float32_up_to_rounding(make):
     )
 
 
-@pytest.mark.parametrize("make", [mlp, transformer, lstm, cnn], ids=lambda m: m.__name__)
-def test_the_cpu_computes_what_the_interpreter_does(make):
-    np.testing.assert_allclose(
-        losses(make, MIXED, "cpu"), losses(make, MIXED, "interpret"), rtol=0.01
-    )
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "device"), [(mlp, "python"), *((make, "cpu") for make in SHAPES)])
+def test_devices_compute_what_the_interpreter_does(make, device, monkeypatch):
+    """Each launch is compared too."""
+    want = losses(make, MIXED, "interpret")
+    monkeypatch.setenv("NNJIT_CHECK", "1")
+    np.testing.assert_allclose(losses(make, MIXED, device), want, rtol=0.002)
 
 
 @pytest.mark.parametrize("make", [mlp, cnn, transformer], ids=lambda m: m.__name__)
@@ -167,6 +172,7 @@ def test_float32_steps_are_left_alone():
     assert halves(plain) is plain
 
 
+@pytest.mark.slow
 def test_real_data_is_learnt_as_well():
     datasets = pytest.importorskip("sklearn.datasets", reason="the data comes with scikit-learn")
     x, y = datasets.load_digits(return_X_y=True)
@@ -185,19 +191,46 @@ def test_real_data_is_learnt_as_well():
     assert mixed_accuracy >= 0.9
 
 
-def test_threads_and_batch_sizes_change_nothing(monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [cnn, transformer], ids=lambda m: m.__name__)
+def test_threads_and_batch_sizes_change_nothing(make):
     before, found = 0, []
-    for threads in ("1", "2", "3"):
-        monkeypatch.setenv("NNJIT_THREADS", threads)
-        model = compiled(mlp, device="cpu")
-        x, y = data(mlp, 200)
-        model.fit(x, y, batch_size=64, verbose=0)
+    x, y = data(make, 300)
+    for threads in (1, 2, 3):
+        config.set_threads(threads)
+        model = compiled(make, device="cpu")
+        model.fit(x, y, batch_size=128, verbose=0)
+        model.evaluate(x, y, verbose=0)
+        model.predict(x, verbose=0)
         before = before or cpu.compiled_count()
         model.fit(x[:150], y[:150], batch_size=37, verbose=0)
-        found.append([v.numpy() for v in model.step_variables()])
+        parts = [model.predict(x[:5], verbose=0), np.array(model.evaluate(x[:5], y[:5], verbose=0))]
+        found.append([v.numpy() for v in model.step_variables()] + parts)
     assert cpu.compiled_count() == before, "another batch size compiled something"
     for other in found[1:]:
         assert all(map(np.array_equal, found[0], other))
+
+
+@pytest.mark.slow
+def test_a_cpu_without_the_instruction_computes_the_same_bits(monkeypatch):
+    found = []
+    for mode in ("auto", "emulate"):
+        monkeypatch.setenv("NNJIT_BF16", mode)
+        model = compiled(mlp, device="cpu")
+        model.fit(*data(mlp), batch_size=16, verbose=0)
+        found.append([v.numpy() for v in model.step_variables()])
+    assert all(map(np.array_equal, *found))
+
+
+@pytest.mark.slow
+def test_slices_of_the_batch_on_the_cpu():
+    found = []
+    for slices in (1, 2):
+        model = compiled(cnn, device="cpu", slices=slices)
+        found.append(model.fit(*data(cnn), batch_size=16, epochs=2, verbose=0).history["loss"])
+        steps = [step.executable for step in model.session._steps.values()]
+        assert [isinstance(step, SlicedExecutable) for step in steps] == [slices > 1]
+    np.testing.assert_allclose(*found, rtol=1e-4)
 
 
 def test_weights_stay_float32_and_a_file_keeps_the_policy(tmp_path):
