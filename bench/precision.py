@@ -1,6 +1,6 @@
 """Our float32 step beside our mixed_bfloat16 step, in turn in one process.
 
-Usage: python -m bench.precision [--workloads gptm cnn] [--threads 2] [--rounds 8] [--json FILE]
+Usage: python -m bench.precision [--workloads gptm cnn] [--threads 1 2] [--rounds 8] [--json FILE]
 
 The ratio is the median over the rounds of float32's best step to mixed_bfloat16's; the losses are
 those after equally many steps on the same two batches.
@@ -56,7 +56,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=["gptm", "cnn"])
-    parser.add_argument("--threads", nargs="+", type=int, default=[2])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -70,7 +70,7 @@ def main() -> None:
                 f"fast; best steps {row['ms']}, losses {row['loss']}", flush=True,
             )  # fmt: skip
     if args.json:
-        write_atomic(args.json, json.dumps(rows, indent=1).encode())
+        write_atomic(args.json, (json.dumps({"rows": rows}, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
