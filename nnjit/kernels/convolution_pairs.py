@@ -206,7 +206,12 @@ def tail_roles(ep: Epilogue) -> tuple[str, ...]:
 def tail_kernel(rows: Dim, channels: int, ep: Epilogue) -> Template:
     """y (bfloat16) and the rest of the tail from the sums, which are where it expects scratch."""
     name = f"tail_{channels}"
-    lines = ep.lines(f"t * {channels}", "", channels, f"t * {channels}")
+    if ep.tail and any("COLUMN" in line for line in ep.tail("q + j", "COLUMN")):
+        lines = ep.lines(f"t * {channels}", "", channels, f"t * {channels}")
+        lines = ["for t in range(lo, hi):", *indent(lines)]
+    else:  # one loop vectorises where many short ones do not
+        first = f"lo * {channels}"
+        lines = ep.lines(first, "", f"(hi - lo) * {channels}", first)
     return Template(
         name=name,
         doc=f"{name}: what follows a convolution, from its float32 sums; lo..hi: pixels.",
@@ -214,7 +219,7 @@ def tail_kernel(rows: Dim, channels: int, ep: Epilogue) -> Template:
         symbols=check_symbols(name, symbols_of(rows), "lo hi tid t q j at_sums y scratch",
                               ep.extra_params),
         params=(("y", "b2"), *ep.extra_params, ("scratch", "f4")),
-        body=("for t in range(lo, hi):", *indent(lines)),
+        body=tuple(lines),
         trip=rows,
         grain=max(1, 8192 // channels),
     )  # fmt: skip

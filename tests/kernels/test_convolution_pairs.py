@@ -71,12 +71,27 @@ def test_what_follows(name):
     def tail(index, column):
         return ["v = scratch[at_sums + j]", f"y[{index}] = bf16_round(v * f4(2))"]
 
+    def by_channel(index, column):
+        return [f"v = scratch[at_sums + j] * scale[{column}]", f"y[{index}] = bf16_round(v)"]
+
     imports = ("from numpy import float32 as f4", "from nnjit.kernels.bf16 import bf16_round")
-    more = {"bias": bias, "mask": shorten(mask)}
+    scale = np.linspace(1, 2, c.O, dtype="f4")
+    more = {"bias": bias, "mask": shorten(mask), "scale": scale}
     want = np.where(expand(more["mask"]) > 0, y + bias, 0)
     for ep, factor in (
         (Epilogue(bias=True, final="mask", beside="b2"), 1),
         (Epilogue(bias=True, final="mask", beside="b2", tail=tail, imports=imports), 2),
+        (
+            Epilogue(
+                bias=True,
+                final="mask",
+                beside="b2",
+                tail=by_channel,
+                imports=imports[1:],
+                extra_params=(("scale", "f4"),),
+            ),
+            scale,
+        ),
     ):
         got = run("conv2d", c, x, w, y, ("b2", "f4", "b2"), ep, more)
         np.testing.assert_allclose(got, factor * want, rtol=0, atol=0.02 * np.abs(want).max())
