@@ -28,7 +28,7 @@ CONTROL_BYTES = SLOTS + 64 * config.MAX_THREADS + 8 * MAX_CHUNKS
 #: pauses (0.2 to 1 ms) of an idle thread before it parks: the next step should find it awake
 PATIENCE = 20_000
 
-Drive = Callable[[int, int, int, int, int, int, int], int]
+Drive = Callable[..., int]  # seven whole numbers, as int or as c_int64
 
 
 class Pool:
