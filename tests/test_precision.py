@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -16,12 +18,15 @@ from nnjit.errors import ArgumentError, NnjitError
 from nnjit.graph import interpret
 from nnjit.losses import SparseCategoricalCrossentropy
 from nnjit.models import Model, Sequential
-from nnjit.precision import PRODUCTS
+from nnjit.precision import PRODUCTS, with_policy
 from nnjit.printing import show
 from nnjit.runconfig.schema import Train
 from nnjit.runtime import cpu
+from nnjit.runtime.executable import build
 from nnjit.runtime.sliced import SlicedExecutable
 from nnjit.saving import load_model
+from tests.compiler.drive import feed, fresh
+from tests.compiler.random_graphs import random_graph
 
 MIXED = "mixed_bfloat16"
 
@@ -209,6 +214,16 @@ def test_threads_and_batch_sizes_change_nothing(make):
     assert cpu.compiled_count() == before, "another batch size compiled something"
     for other in found[1:]:
         assert all(map(np.array_equal, found[0], other))
+
+
+@pytest.mark.parametrize("seed", range(20, 40))
+def test_random_graphs(seed, monkeypatch):
+    """Each launch is compared with the interpreter."""
+    monkeypatch.setenv("NNJIT_CHECK", "1")
+    graph, variables = random_graph(random.Random(seed), "float32", nodes=40)
+    executable = build(with_policy(graph, MIXED), fresh(variables), "python")
+    for batch in (2, 5):
+        executable.run(feed(graph, dict.fromkeys(graph.symbols, batch), seed=batch))
 
 
 @pytest.mark.slow
