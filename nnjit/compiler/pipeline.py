@@ -1,7 +1,6 @@
 """The compiler on one screen: a Graph becomes a Plan.
 
-expand, simplify, share, mask_before_unpool, lift_over_reshapes,
-crop_dead_borders, prune (passes)
+expand, simplify, share, mask_before_unpool, lift_over_reshapes, crop_dead_borders, prune (passes)
 → fuse → recompute → halves → schedule → lower → merge updates → keep → plan.
 Each stage can be printed: NNJIT_DEBUG=3 shows the graph after each pass, 4 the emitted source;
 NNJIT_CHECK=1 verifies the graph after each pass.
