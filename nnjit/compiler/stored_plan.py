@@ -140,10 +140,10 @@ def _launch(row: Sequence[Any], templates: list[Template], buffers: list[Buffer]
 
 
 def _template(row: Sequence[Any]) -> Template:
-    name, doc, imports, symbols, params, body, trip, scratch, grain = row
+    name, doc, imports, symbols, params, body, trip, scratch, grain, stages = row
     pairs = tuple((name, code) for name, code in params)
     return Template(
-        name, doc, tuple(imports), tuple(symbols), pairs, tuple(body), trip, scratch, grain
+        name, doc, tuple(imports), tuple(symbols), pairs, tuple(body), trip, scratch, grain, stages
     )
 
 

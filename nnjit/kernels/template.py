@@ -21,7 +21,9 @@ class Template:
     """One kernel before it is text.
 
     params are (name, dtype code) pairs; trip and scratch (bytes per thread) are ints or expressions
-    of the symbols; grain is the least number of trip indices worth a chunk.
+    of the symbols; grain is the least number of trip indices worth a chunk. stages: equal parts of
+    the trip, as trip is given; all threads have done one before any begins the next. A kernel that
+    has several takes any run of indices in order.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Template:
     trip: int | str
     scratch: int | str = 0
     grain: int = 1
+    stages: int | str = 1
 
 
 def signature(t: Template) -> str:

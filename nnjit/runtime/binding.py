@@ -45,12 +45,13 @@ def address(array: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Row:
-    """One launch as it will run: trip count, chunks, alignment of their limits."""
+    """One launch as it will run: trip count, chunks (of each stage), alignment of their limits."""
 
     launch: Launch
     trip: int
     chunks: int
     align: int
+    stages: int = 1
 
 
 def row_of(launch: Launch, extents: Mapping[str, int], names: Mapping[str, int]) -> Row:
@@ -58,10 +59,12 @@ def row_of(launch: Launch, extents: Mapping[str, int], names: Mapping[str, int])
     trip = number(launch.trip, names)
     grain = max(1, launch.template.grain)
     work = max(launch.flop_count(extents) / FLOPS_PER_US, launch.byte_count(extents) / BYTES_PER_US)
-    units = -(-trip // grain)
+    stages = number(launch.template.stages, names)
+    work, units = work / stages, -(-trip // stages // grain)
     if work < PARALLEL_US or units < 2:
-        return Row(launch, trip, 1, grain)
-    return Row(launch, trip, max(1, min(MAX_CHUNKS, units, int(work / CHUNK_US) + 1)), grain)
+        return Row(launch, trip, 1, grain, stages)
+    chunks = max(1, min(MAX_CHUNKS, units, int(work / CHUNK_US) + 1))
+    return Row(launch, trip, chunks, grain, stages)
 
 
 @dataclass(eq=False)

@@ -104,8 +104,9 @@ class CpuExecutable(PlannedExecutable):
         for k, row in enumerate(rows):
             serial = driver.SERIAL if row.chunks == 1 else 0
             where = base + 8 * starts[k]
-            program[k, :7] = (
+            program[k] = (
                 self.addresses[k], where, row.trip, row.chunks, serial, counts[k], row.align,
+                row.stages,
             )  # fmt: skip
         fixed = all(n.op.name != "input" for n in self.compiled.leaves.values())
         outputs = self.outputs(a, {}) if fixed else None

@@ -5,12 +5,15 @@ A row is eight int64 words:
     0 address of the kernel            4 flags: 1 = all chunks on the calling thread
     1 address of its argument table    5 number of words in the table
     2 trip count                       6 align: chunk limits are multiples of it (0 or 1: any)
-    3 chunks                           7 not used
+    3 chunks                           7 stages (0 or 1: one)
 
 The kernel is called as k(lo, hi, tid, *words) for each chunk; words are run-time symbols by value,
 then pointers. Chunk c of n covers the units units*c//n to units*(c+1)//n of `align` indices each,
 with n = min(chunks, units). The number of threads is not in it: results are the same for any. A
 trip count of 0 calls nothing.
+
+A row may have stages: its indices in so many equal parts, each cut into chunks, one part after the
+other. Such a kernel takes any run of indices in order: on one thread that is all of them at once.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from nnjit.runtime import cache, cpu, threads
 from nnjit.runtime.threads import MAX_CHUNKS, RUN, TICKS
 
 COLUMNS = 8
-ADDRESS, TABLE, TRIP, CHUNKS, FLAGS, WORDS, ALIGN = range(7)
+ADDRESS, TABLE, TRIP, CHUNKS, FLAGS, WORDS, ALIGN, STAGES = range(8)
 SERIAL = 1
 MAX_WORDS = 64
 
@@ -44,6 +47,7 @@ class Call:
     chunks: int = 1
     serial: bool = False
     align: int = 1
+    stages: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +78,16 @@ class Program:
             (CHUNKS, "chunks", 1, MAX_CHUNKS),
             (WORDS, "number of words", 0, MAX_WORDS),
             (ALIGN, "align", 0, 2**31),
+            (STAGES, "stages", 0, 2**31),
         ):
             bad = np.flatnonzero((rows[:, column] < low) | (rows[:, column] > high))
             if bad.size:
                 value = rows[bad[0], column]
                 raise ValueError(f"row {bad[0]}: {name} {value}, expected {low} to {high}")
+        uneven = np.flatnonzero(rows[:, TRIP] % np.maximum(rows[:, STAGES], 1))
+        if uneven.size:
+            trip, stages = rows[uneven[0], [TRIP, STAGES]]
+            raise ValueError(f"row {uneven[0]}: trip {trip} is no multiple of its {stages} stages")
         several = (rows[:, CHUNKS] > 1) & (rows[:, FLAGS] & SERIAL == 0)
         object.__setattr__(self, "address", rows.ctypes.data)
         given = ctypes.c_int64(rows.ctypes.data), ctypes.c_int64(len(rows))
@@ -93,8 +102,9 @@ class Program:
         for row, call, words in zip(rows, calls, tables, strict=True):
             flags = SERIAL if call.serial else 0
             address = words.ctypes.data
-            row[:7] = (
-                call.address, address, call.trip, call.chunks, flags, len(call.words), call.align
+            row[:] = (
+                call.address, address, call.trip, call.chunks, flags, len(call.words), call.align,
+                call.stages,
             )  # fmt: skip
         return Program(rows, (*tables, *keep))
 

@@ -7,6 +7,8 @@ Fork-join: the calling thread walks the rows. For a parallel row it publishes a 
 one claim word per chunk (2*seq: open, 2*seq + 1: taken). Threads that are awake claim chunks, each
 from its own part on; the caller waits only for chunks that somebody started, so a thread that is
 parked or descheduled costs nothing but its help. Who runs a chunk never decides its limits.
+A row of several stages is opened once for each, so that no chunk of a stage begins before the last
+one of the stage before it has ended; on one thread it is one call.
 
 Memory is addressed by integers: no arrays, no exceptions, no calls into Python's runtime. min(),
 max() and // would bring Numba's exception code along.
@@ -37,12 +39,12 @@ from nnjit.runtime.atomics import (
 RUN, SERVE, TICKS, CLOSE = 0, 1, 2, 3
 
 # words of a row, in bytes
-FUNCTION, TABLE, TRIP, CHUNKS, FLAGS, WORDS, ALIGN = 0, 8, 16, 24, 32, 40, 48
+FUNCTION, TABLE, TRIP, CHUNKS, FLAGS, WORDS, ALIGN, STAGES = 0, 8, 16, 24, 32, 40, 48, 56
 ROW = 64
 SERIAL = 1
 
 # words of the control block, in bytes; see threads.py
-SEQ, OPEN_ROW, OPEN_CHUNKS, THREADS, COUNTS = 0, 8, 16, 24, 32
+SEQ, OPEN_ROW, OPEN_CHUNKS, THREADS, COUNTS, OPEN_STAGE = 0, 8, 16, 24, 32, 40
 DONE = 64
 BUSY, QUIT, ACQUIRE, RELEASE, YIELD = 128, 136, 144, 152, 160
 SLOTS = 192  # per thread 64 bytes: parked (0 or 1), lock
@@ -95,17 +97,24 @@ def helper(function):
 
 
 @helper
+def span(row):
+    """Indices of a stage of a row."""
+    trip, stages = load(row + TRIP), load(row + STAGES)
+    return divide(trip, stages) if stages > 1 else trip
+
+
+@helper
 def chunk_count(row):
-    """Chunks of a row: as many as it says, at most one per unit of `align` indices."""
-    trip, align, chunks = load(row + TRIP), load(row + ALIGN), load(row + CHUNKS)
+    """Chunks of a stage: as many as the row says, at most one per unit of `align` indices."""
+    trip, align, chunks = span(row), load(row + ALIGN), load(row + CHUNKS)
     units = trip if align <= 1 else divide(trip + align - 1, align)
     return chunks if chunks < units else units
 
 
 @helper
-def run_chunk(row, chunk, chunks, tid):
-    """Chunk c of n covers the units from units*c/n to units*(c + 1)/n."""
-    trip, align = load(row + TRIP), load(row + ALIGN)
+def run_chunk(row, stage, chunk, chunks, tid):
+    """Chunk c of n covers the units of its stage from units*c/n to units*(c + 1)/n."""
+    trip, align = span(row), load(row + ALIGN)
     if align < 1:
         align = 1
     units = divide(trip + align - 1, align) if align > 1 else trip
@@ -113,7 +122,8 @@ def run_chunk(row, chunk, chunks, tid):
     hi = divide(units * (chunk + 1), chunks) * align
     if hi > trip:
         hi = trip
-    call_kernel(row, lo, hi, tid)
+    first = stage * trip
+    call_kernel(row, first + lo, first + hi, tid)
 
 
 @helper
@@ -135,7 +145,8 @@ def help_out(control, seq, tid):
         word = control + CLAIMS + 8 * chunk
         if peek(word) == 2 * seq and swap_if(word, 2 * seq, 2 * seq + 1):
             counts = load(control + COUNTS)
-            run_chunk(load(control + OPEN_ROW), chunk, chunks, tid)
+            stage = load(control + OPEN_STAGE)
+            run_chunk(load(control + OPEN_ROW), stage, chunk, chunks, tid)
             if counts:
                 store(counts + 8 * tid, load(counts + 8 * tid) + 1)
             add(control + DONE, 1)
@@ -151,11 +162,12 @@ def wake(control, threads):
 
 
 @helper
-def run_parallel(control, row, chunks, counts):
-    """Open a row to all threads, help, wait."""
+def run_parallel(control, row, stage, chunks, counts):
+    """Open a stage of a row to all threads, help, wait."""
     seq = load(control + SEQ) + 1
     store(control + DONE, 0)
     store(control + OPEN_ROW, row)
+    store(control + OPEN_STAGE, stage)
     publish(control + OPEN_CHUNKS, chunks)
     store(control + COUNTS, counts)
     for chunk in range(chunks):
@@ -187,16 +199,23 @@ def walk(control, program, rows, threads, counts, stride):
             line = counts + 8 * stride * index
             by_thread = line + 16
             start = ticks()
+        stages = load(row + STAGES)
         if threads == 1 or chunks < 2 or (load(row + FLAGS) & SERIAL):
-            for chunk in range(chunks):
-                run_chunk(row, chunk, chunks, 0)
+            if stages > 1:
+                call_kernel(row, 0, load(row + TRIP), 0)
+            else:
+                for chunk in range(chunks):
+                    run_chunk(row, 0, chunk, chunks, 0)
             if counts:
                 store(by_thread, load(by_thread) + chunks)
         else:
             if not awake:
                 wake(control, threads)
                 awake = 1
-            run_parallel(control, row, chunks, by_thread)
+            stage = 0
+            while stage == 0 or stage < stages:
+                run_parallel(control, row, stage, chunks, by_thread)
+                stage += 1
         if counts:
             store(line, load(line) + ticks() - start)
             store(line + 8, load(line + 8) + 1)

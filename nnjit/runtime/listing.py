@@ -22,7 +22,8 @@ def listing(plan: Plan, rows: Sequence, a: Arrangement) -> str:
             for i, b in enumerate(launch.buffers)
         ]  # fmt: skip
         merged = f", {len(launch.members)} merged" if launch.members else ""
-        trip = f"trip {row.trip} in {row.chunks} chunk(s){merged}"
+        stages = f" of each of {row.stages} stages" if row.stages > 1 else ""
+        trip = f"trip {row.trip} in {row.chunks} chunk(s){stages}{merged}"
         lines.append(f"{k:4d}  {launch.template.name}  [{layers}]  {trip}  ({', '.join(names)})")
     kept = {b for x in plan.launches for b in x.written if b.kind == "kept"}
     lasting = f", {sum(b.nbytes({}) for b in kept)} bytes made of parameters alone" if kept else ""

@@ -114,6 +114,35 @@ def test_rows_run_in_order(kernel):
     assert a[0] == expected
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("align", [1, 4])
+def test_a_stage_begins_when_all_chunks_of_the_one_before_have_ended(kernel, threads, align):
+    body = [
+        "for index in range(lo, hi):",
+        "    stage, i = index // 9, index % 9",
+        "    total = stage * i",
+        "    for j in range(9):",
+        "        total += a[9 * stage + j]",
+        "    a[9 * stage + 9 + i] = total & 0xffff",
+    ]
+    source = kernel("staged", [], [("a", "int64")], body)
+    address = cpu.load([source]).addresses[source.key]
+    stages, a = 300, np.ones(9 * 301, np.int64)
+    call = Call(address, 9 * stages, [a.ctypes.data], chunks=5, align=align, stages=stages)
+    counters = np.zeros((1, 2 + threads), np.int64)
+    run(Program.build([call]), threads, counters)
+    want = np.ones(9 * 301, np.int64)
+    for stage in range(stages):
+        total = want[9 * stage : 9 * stage + 9].sum() + stage * np.arange(9)
+        want[9 * stage + 9 : 9 * stage + 18] = total & 0xFFFF
+    assert np.array_equal(a, want)
+    chunks = min(5, -(-9 // align))
+    assert counters[0, 1] == 1
+    assert counters[0, 2:].sum() == (chunks if threads == 1 else chunks * stages)
+    with pytest.raises(ValueError, match="2700 is no multiple of its 7 stages"):
+        Program.build([Call(address, 2700, [a.ctypes.data], stages=7)])
+
+
 def test_counters_add_up_time_calls_and_the_chunks_of_each_thread(marks):
     out = np.zeros((4000, 4), np.int64)
     calls = [
