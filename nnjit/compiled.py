@@ -80,6 +80,7 @@ class Compiled:
         self.dtype_policy = check_policy(dtype_policy)
         self.outputs: list[Output] = []
         self.tracker = kinds.Mean("loss")
+        self.last_labels: Any = None  # what the labels of the last single batch were
         self._trainable: list[Variable] | None = None
         self._losses: list[losses.Loss | None] | None = None
         if model.built:

@@ -52,16 +52,14 @@ class Metric(Configurable):
 
     def result(self, arrays: Mapping[str, np.ndarray] | None = None) -> float:
         """The metric now; arrays: values by variable name in place of the variables' own."""
-        return float(
-            self.value(
-                *(arrays[v.name] if arrays is not None else v.numpy() for v in self.variables)
-            )
-        )
+        if arrays is None:
+            return float(self.value(*[v._array for v in self.variables]))
+        return float(self.value(*[arrays[v.name] for v in self.variables]))
 
     def reset(self) -> None:
         """Start anew."""
         for v in self.variables:
-            v.assign(np.zeros(v.shape))
+            v._array.fill(0)
 
     def add(self, variable: Variable, amount: Node) -> None:
         """variable += amount, in float64."""
@@ -71,6 +69,9 @@ class Metric(Configurable):
 def divide(a: np.ndarray, b: np.ndarray) -> Any:
     """a / b, 0 where b is 0."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.ndim == b.ndim == 0:  # the same without NumPy's preparations
+        low = b.item()
+        return a.item() / low if low else 0.0
     return np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=b != 0)
 
 

@@ -85,12 +85,7 @@ def feed(
             dtype = o.label_dtype(array.dtype)
             result.arrays[o.key], result.dtypes[o.key] = array, dtype
             result.labels[o.key] = Spec(_opened(array.shape, o.pred.dims), dtype)
-            if o.classes is not None:
-                check_labels(array, o.classes, f"{where}{o.key}")
-            else:
-                check_finite(array, f"{where}{o.key}")
-                if isinstance(o.loss, losses.BinaryCrossentropy):
-                    check_binary(array, f"{where}{o.key}")
+            check_values(o, array, f"{where}{o.key}")
         weight = _weights(sample_weight, class_weight, targets, where)
         if weight is not None:
             result.arrays[WEIGHT], result.dtypes[WEIGHT] = weight, "float32"
@@ -101,59 +96,17 @@ def feed(
     return result
 
 
+def check_values(output: Output, labels: np.ndarray, name: str) -> None:
+    """DataError where labels hold what the output's loss cannot take."""
+    if output.classes is not None:
+        check_labels(labels, output.classes, name)
+    else:
+        check_finite(labels, name)
+        if isinstance(output.loss, losses.BinaryCrossentropy):
+            check_binary(labels, name)
+
+
 # -------------------------------------------------------------------------------------------- x
-@dataclass(frozen=True)
-class Entrance:
-    """What a model with this structure takes as one batch: keys of the graph's inputs, their dtypes
-    and shapes without the batch axis.
-    """
-
-    structure: Any
-    keys: tuple[str, ...]
-    dtypes: tuple[np.dtype, ...]
-    shapes: tuple[tuple[Dim | None, ...], ...]
-
-    @classmethod
-    def of(cls, model: Any) -> Entrance:
-        nodes = model.inputs
-        dtypes = tuple(np.dtype(n.dtype) for n in nodes)
-        shapes = tuple(n.spec.shape[1:] for n in nodes)
-        return cls(model._symbolic, tuple(input_keys(model)), dtypes, shapes)
-
-    def take(self, x: Any) -> dict[str, np.ndarray] | None:
-        """x as the step's inputs if it is arrays, in order, with nothing to convert or complain
-        about; else None.
-        """
-        given = x if isinstance(x, list | tuple) else (x,)
-        if len(given) != len(self.keys):
-            return None
-        found, rows = {}, 0
-        for a, key, dtype, shape in zip(given, self.keys, self.dtypes, self.shapes, strict=True):
-            if type(a) is not np.ndarray or a.dtype != dtype or a.ndim != len(shape) + 1:
-                return None
-            if a.shape[1:] != shape and not _fits(a.shape[1:], shape):
-                return None
-            if not len(a) or (rows and len(a) != rows) or not a.flags.c_contiguous:
-                return None
-            rows, found[key] = len(a), a
-        return found
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[Dim | None, ...]) -> bool:
-    return all(g == w or not isinstance(w, int) for g, w in zip(shape, wanted, strict=True))
-
-
-def one_batch(model: Any, x: Any) -> dict[str, np.ndarray]:
-    """x as the inputs of one step, checked as `feed` does, not looked through for NaN; what fits as
-    it is needs a glance only.
-    """
-    known = model._entrance
-    if known is None or known.structure is not model._symbolic:
-        known = model._entrance = Entrance.of(model) if model._symbolic is not None else None
-    found = known.take(x) if known is not None else None
-    return feed(model, x, training=False, warn=False).whole() if found is None else found
-
-
 def inputs(model: Any, x: Any, where: str = "") -> dict[str, np.ndarray]:
     """The arrays of the model's inputs by graph input; builds the model if its shapes were open."""
     if model._symbolic is None:

@@ -14,7 +14,8 @@ from nnjit.errors import ArgumentError
 from nnjit.graph import Node
 from nnjit.layers.calls import tree_map
 from nnjit.training.callbacks import Callback, CallbackList
-from nnjit.training.feeds import Feed, feed, one_batch
+from nnjit.training.entrance import labelled_batch, one_batch
+from nnjit.training.feeds import Feed, feed
 from nnjit.training.progress import level, metrics_text, rate_text
 
 
@@ -143,8 +144,12 @@ def on_batch(
 ) -> dict[str, float]:
     """One "train" or "test" step on these rows, and the metrics of these rows alone."""
     compiled = model.need_compiled(f"{step}_on_batch")
-    data = feed(model, x, y, sample_weight, class_weight)
-    execute = model.executable(step, data.labels, data.weight).run
+    if sample_weight is None and class_weight is None:
+        batch, labels, weight = labelled_batch(model, compiled, x, y)
+    else:
+        data = feed(model, x, y, sample_weight, class_weight)
+        batch, labels, weight = data.whole(), data.labels, data.weight
+    execute = model.executable(step, labels, weight).run
     compiled.reset()
-    execute(data.whole())
+    execute(batch)
     return compiled.results()

@@ -6,7 +6,7 @@ import pytest
 import nnjit
 from nnjit import Input, Model, Sequential, layers
 from nnjit.errors import DataError
-from nnjit.training.feeds import Entrance
+from nnjit.training.entrance import Entrance
 
 ROWS = np.random.default_rng(0).standard_normal((6, 4), np.float32)
 
