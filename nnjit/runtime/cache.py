@@ -84,10 +84,11 @@ def _machine() -> dict[str, str]:
     import llvmlite
     import llvmlite.binding as llvm
 
-    worker = Path(__file__).with_name("worker.py").read_text(encoding="utf-8")
+    folder = Path(__file__).parent
+    compiler = [(folder / f"{x}.py").read_text(encoding="utf-8") for x in ("worker", "frontend")]
     return {
         "format": str(objects.FORMAT),
-        "worker": digest(worker),
+        "compiler": digest("".join(compiler)),
         "numba": _version("numba"),
         "llvmlite": llvmlite.__version__,
         "python": platform.python_version(),

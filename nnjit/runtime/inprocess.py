@@ -81,6 +81,7 @@ def _write_module(path: Path, text: str) -> None:
 
 def _compile(source: cache.KernelSource, path: Path):
     """The callback; CompileError where the kernel is wrong, other errors where the cache is."""
+    from numba import cfunc
     from numba.core import config as numba_config
     from numba.core import errors
 
@@ -96,7 +97,9 @@ def _compile(source: cache.KernelSource, path: Path):
         with jitted_helpers(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             spec.loader.exec_module(module)
-            return worker.jit(getattr(module, source.name), source.signature, cache=True)
+            result, arguments = worker.parse_signature(source.signature)
+            callback = cfunc(result(*arguments), cache=True, **worker.OPTIONS)
+            return callback(getattr(module, source.name))
     except (errors.NumbaError, SyntaxError, NameError, TypeError) as error:
         raise _failed(source, error) from error
     finally:

@@ -3,8 +3,8 @@ object per kernel.
 
 A job is a line of JSON (see `Job`), the answer is a line of JSON: {"seconds"} or {"error"} or
 {"unproven"}, the last where Numba lacks a private name that the object path needs. The only place,
-with `inprocess`, that compiles. This file's own text is part of every key: a change here recompiles
-everything.
+with `inprocess`, that compiles. The text of this file and of `frontend` is part of every key: a
+change there recompiles everything.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ import warnings
 from typing import Any, TypedDict
 
 from nnjit.atomic import write_atomic
-from nnjit.runtime import objects
+from nnjit.runtime import frontend, objects
 
 #: reordering and fused multiply-add, but NaN and inf are kept, and no reciprocal estimates: LLVM
 #: would use those in vector bodies only, so that a result would depend on where a chunk ends
 SAFE = frozenset({"nsz", "contract", "reassoc"})
+#: of every kernel, for Numba
+OPTIONS: dict[str, Any] = {"fastmath": set(SAFE), "error_model": "numpy", "_nrt": False}
 
 
 class Job(TypedDict):
@@ -68,6 +70,7 @@ def prepare() -> None:
     from numba.core import codegen  # which would import scipy for its BLAS; no kernel calls that
 
     never_run(codegen)
+    frontend.remember_types()
     gc.freeze()
 
 
@@ -91,8 +94,8 @@ def answer(job: Job) -> dict:
     """Compile one job and publish its object, or return its text where that is asked for."""
     start = time.perf_counter()
     try:
-        callback = compile_kernel(job["text"], job["path"], job["name"], job["signature"])
-        module, machine = finished(callback, job["entry"])
+        made = compile_kernel(job["text"], job["path"], job["name"], job["signature"])
+        module, machine = finished(made, job["entry"])
         if job["inspect"]:
             return {"llvm": str(module), "assembly": machine.emit_assembly(module)}
         code = machine.emit_object(module)
@@ -117,25 +120,16 @@ def explain(error: Exception, path: str) -> str:
     return f"{where}{type(error).__name__}: {error}"
 
 
-def compile_kernel(text: str, path: str, name: str, signature: str, cache: bool = False):
-    """The function `name` of the file's text as a Numba C callback; `cache` asks for Numba's own
-    cache."""
+def compile_kernel(text: str, path: str, name: str, signature: str):
+    """Numba's compile result of the function `name` of the file's text."""
     module = types.ModuleType(name)
     exec(compile(text, path, "exec"), module.__dict__)
-    return jit(module.__dict__[name], signature, cache)
-
-
-def jit(function, signature: str, cache: bool):
-    """Numba's C callback with the options of every kernel."""
-    from numba import cfunc
-
-    types = parse_signature(signature)
-    options: dict[str, Any] = {"nopython": True, "fastmath": set(SAFE), "_nrt": False}
-    return cfunc(types, cache=cache, error_model="numpy", **options)(function)
+    result, arguments = parse_signature(signature)
+    return frontend.compile_function(module.__dict__[name], arguments, result, OPTIONS)
 
 
 def parse_signature(signature: str):
-    """'void(int64, *float32)' as Numba types; '*' is a pointer."""
+    """'void(int64, *float32)' as Numba types, the result and the arguments; '*' is a pointer."""
     from numba import types as nb
 
     match = re.fullmatch(r"(\w+)\(([\w*, ]*)\)", signature)
@@ -146,28 +140,26 @@ def parse_signature(signature: str):
     for word in (part.strip() for part in listed.split(",") if part.strip()):
         kind = getattr(nb, word.lstrip("*"))
         arguments.append(nb.CPointer(kind) if word.startswith("*") else kind)
-    return getattr(nb, result)(*arguments)
+    return getattr(nb, result), tuple(arguments)
 
 
-def finished(callback, entry: str):
-    """The LLVM module of a compiled callback, `entry` its only visible symbol, and its target."""
+def finished(made, entry: str):
+    """The LLVM module of a compile result, `entry` its only visible symbol, and its target."""
     import llvmlite.binding as llvm
 
     try:
-        library = callback._library
+        library = made.library
         bitcode, machine = library._final_module.as_bitcode(), library._codegen._tm
     except AttributeError as error:
         raise objects.Unproven(str(error)) from error
     module = llvm.parse_bitcode(bitcode)
-    function = module.get_function(callback.native_name)
+    frontend.add_entry(module, made, entry)
     own = [v for v in (*module.functions, *module.global_variables) if not v.is_declaration]
-    for number, value in enumerate(own):
+    for number, value in enumerate(v for v in own if v.name != entry):
         value.linkage = llvm.Linkage.internal
-        value.name = f"{callback.__name__}.{number}"  # Numba counts on from kernel to kernel
-    function.name = entry
-    function.linkage = llvm.Linkage.external
+        value.name = f"{made.fndesc.qualname}.{number}"  # Numba counts on between kernels
     passes = llvm.create_new_module_pass_manager()
-    passes.add_global_dead_code_eliminate_pass()  # the un-wrapped twin of the function goes
+    passes.add_global_dead_code_eliminate_pass()  # helpers that were inlined go
     passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
     return module, machine
 

@@ -326,9 +326,10 @@ from small_kernels import scale
 from nnjit.runtime import worker
 worker.prepare()
 source = scale()
-callback = worker.compile_kernel(source.text, "scale.py", source.name, source.signature)
-module, machine = worker.finished(callback, source.entry)
-print(callback.address, machine.emit_object(module)[1:4], "scipy.linalg" in sys.modules)
+made = worker.compile_kernel(source.text, "scale.py", source.name, source.signature)
+module, machine = worker.finished(made, source.entry)
+address = made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
+print(address, machine.emit_object(module)[1:4], "scipy.linalg" in sys.modules)
 """
     assert python(code) == "0 b'ELF' False\n"
 
