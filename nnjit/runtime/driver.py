@@ -2,7 +2,7 @@
 
 A row is eight int64 words:
 
-    0 address of the kernel            4 flags: 1 = all chunks on the calling thread
+    0 address of the kernel            4 flags: 1 = all chunks on the calling thread; 256 * links
     1 address of its argument table    5 number of words in the table
     2 trip count                       6 align: chunk limits are multiples of it (0 or 1: any)
     3 chunks                           7 stages (0 or 1: one)
@@ -14,6 +14,9 @@ trip count of 0 calls nothing.
 
 A row may have stages: its indices in so many equal parts, each cut into chunks, one part after the
 other. Such a kernel takes any run of indices in order: on one thread that is all of them at once.
+
+A row with links is the first of a chain of links + 1 rows that have equally many units. Chunks are
+runs of units; who runs one calls all kernels of the chain on a unit before it goes on to the next.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from nnjit.runtime.threads import MAX_CHUNKS, RUN, TICKS
 
 COLUMNS = 8
 ADDRESS, TABLE, TRIP, CHUNKS, FLAGS, WORDS, ALIGN, STAGES = range(8)
-SERIAL = 1
+SERIAL, LINK = 1, 256
 MAX_WORDS = 64
 
 
@@ -48,6 +51,7 @@ class Call:
     serial: bool = False
     align: int = 1
     stages: int = 1
+    links: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +92,22 @@ class Program:
         if uneven.size:
             trip, stages = rows[uneven[0], [TRIP, STAGES]]
             raise ValueError(f"row {uneven[0]}: trip {trip} is no multiple of its {stages} stages")
+        self._check_chains()
         several = (rows[:, CHUNKS] > 1) & (rows[:, FLAGS] & SERIAL == 0)
         object.__setattr__(self, "address", rows.ctypes.data)
         given = ctypes.c_int64(rows.ctypes.data), ctypes.c_int64(len(rows))
         object.__setattr__(self, "given", given)
         object.__setattr__(self, "parallel", bool(several.any()))
+
+    def _check_chains(self) -> None:
+        """ValueError where the rows of a chain are missing, have stages, or differ in units."""
+        for first in np.flatnonzero(self.rows[:, FLAGS] >= LINK):
+            count = int(self.rows[first, FLAGS]) // LINK + 1
+            chain = self.rows[first : first + count]
+            units = {-(-int(trip) // max(int(a), 1)) for trip, a in chain[:, [TRIP, ALIGN]]}
+            linked = (chain[1:, FLAGS] >= LINK).any()
+            if len(chain) < count or linked or len(units) > 1 or (chain[:, STAGES] > 1).any():
+                raise ValueError(f"row {first}: no chain of {count} rows of {sorted(units)} units")
 
     @staticmethod
     def build(calls: Sequence[Call], keep: tuple = ()) -> Program:
@@ -100,7 +115,7 @@ class Program:
         rows = np.zeros((len(calls), COLUMNS), np.int64)
         tables = [table(call.words) for call in calls]
         for row, call, words in zip(rows, calls, tables, strict=True):
-            flags = SERIAL if call.serial else 0
+            flags = (SERIAL if call.serial else 0) + LINK * call.links
             address = words.ctypes.data
             row[:] = (
                 call.address, address, call.trip, call.chunks, flags, len(call.words), call.align,

@@ -8,7 +8,9 @@ one claim word per chunk (2*seq: open, 2*seq + 1: taken). Threads that are awake
 from its own part on; the caller waits only for chunks that somebody started, so a thread that is
 parked or descheduled costs nothing but its help. Who runs a chunk never decides its limits.
 A row of several stages is opened once for each, so that no chunk of a stage begins before the last
-one of the stage before it has ended; on one thread it is one call.
+one of the stage before it has ended; on one thread it is one call. A chain is a row with links:
+who claims a chunk runs all rows of the chain on one unit of it, then on the next, so that what one
+row writes for some samples is in this core's cache when the next row reads it.
 
 Memory is addressed by integers: no arrays, no exceptions, no calls into Python's runtime. min(),
 max() and // would bring Numba's exception code along.
@@ -41,10 +43,10 @@ RUN, SERVE, TICKS, CLOSE = 0, 1, 2, 3
 # words of a row, in bytes
 FUNCTION, TABLE, TRIP, CHUNKS, FLAGS, WORDS, ALIGN, STAGES = 0, 8, 16, 24, 32, 40, 48, 56
 ROW = 64
-SERIAL = 1
+SERIAL, LINK = 1, 256
 
 # words of the control block, in bytes; see threads.py
-SEQ, OPEN_ROW, OPEN_CHUNKS, THREADS, COUNTS, OPEN_STAGE = 0, 8, 16, 24, 32, 40
+SEQ, OPEN_ROW, OPEN_CHUNKS, THREADS, COUNTS, OPEN_STAGE, STRIDE = 0, 8, 16, 24, 32, 40, 48
 DONE = 64
 BUSY, QUIT, ACQUIRE, RELEASE, YIELD = 128, 136, 144, 152, 160
 SLOTS = 192  # per thread 64 bytes: parked (0 or 1), lock
@@ -127,6 +129,61 @@ def run_chunk(row, stage, chunk, chunks, tid):
 
 
 @helper
+def links(row):
+    """Rows that follow in this row's chain."""
+    return divide(load(row + FLAGS), LINK)
+
+
+@helper
+def run_units(row, chunk, chunks, tid, line, stride):
+    """The units of a chunk one by one: `align` indices of each row of the chain, in order.
+
+    line: 0, or the counters of the chain's first row; all threads add to the ticks of each row.
+    """
+    align, last = load(row + ALIGN), row + ROW * links(row)
+    units = divide(load(row + TRIP) + align - 1, align)
+    unit = divide(units * chunk, chunks)
+    end = divide(units * (chunk + 1), chunks)
+    while unit < end:
+        member, ticking = row, line
+        while member <= last:
+            start = ticks() if line else 0
+            lo, trip = unit * load(member + ALIGN), load(member + TRIP)
+            hi = lo + load(member + ALIGN)
+            call_kernel(member, lo, hi if hi < trip else trip, tid)
+            if line:
+                add(ticking, ticks() - start)
+                ticking += 8 * stride
+            member += ROW
+        unit += 1
+
+
+@helper
+def run_part(row, stage, chunk, chunks, tid, line, stride):
+    """A chunk of a row or of a chain."""
+    if links(row):
+        run_units(row, chunk, chunks, tid, line, stride)
+    else:
+        run_chunk(row, stage, chunk, chunks, tid)
+
+
+@helper
+def share_out(line, stride, rows, spent):
+    """The counters of a chain's rows: of the ticks spent, what each row took of the threads' time,
+    and the calls and chunks of the first row.
+    """
+    total = 0
+    for k in range(rows):
+        total += load(line + 8 * stride * k)
+    for k in range(rows):
+        own = line + 8 * stride * k
+        store(own, int(float(spent) * (float(load(own)) / float(total if total else 1))))
+        store(own + 8, 1)
+        for word in range(2, stride):
+            store(own + 8 * word, load(line + 8 * word))
+
+
+@helper
 def help_out(control, seq, tid):
     """Run chunks of the open row until none is left, starting at this thread's part.
 
@@ -144,11 +201,12 @@ def help_out(control, seq, tid):
             chunk -= chunks
         word = control + CLAIMS + 8 * chunk
         if peek(word) == 2 * seq and swap_if(word, 2 * seq, 2 * seq + 1):
-            counts = load(control + COUNTS)
+            line, stride = load(control + COUNTS), load(control + STRIDE)
             stage = load(control + OPEN_STAGE)
-            run_chunk(load(control + OPEN_ROW), stage, chunk, chunks, tid)
-            if counts:
-                store(counts + 8 * tid, load(counts + 8 * tid) + 1)
+            run_part(load(control + OPEN_ROW), stage, chunk, chunks, tid, line, stride)
+            if line:
+                by_thread = line + 16 + 8 * tid
+                store(by_thread, load(by_thread) + 1)
             add(control + DONE, 1)
 
 
@@ -162,14 +220,15 @@ def wake(control, threads):
 
 
 @helper
-def run_parallel(control, row, stage, chunks, counts):
-    """Open a stage of a row to all threads, help, wait."""
+def run_parallel(control, row, stage, chunks, line, stride):
+    """Open a stage of a row, or a chain, to all threads, help, wait."""
     seq = load(control + SEQ) + 1
     store(control + DONE, 0)
     store(control + OPEN_ROW, row)
     store(control + OPEN_STAGE, stage)
     publish(control + OPEN_CHUNKS, chunks)
-    store(control + COUNTS, counts)
+    store(control + COUNTS, line)
+    store(control + STRIDE, stride)
     for chunk in range(chunks):
         publish(control + CLAIMS + 8 * chunk, 2 * seq)
     publish(control + SEQ, seq)
@@ -186,18 +245,17 @@ def run_parallel(control, row, stage, chunks, counts):
 def walk(control, program, rows, threads, counts, stride):
     """Run the rows in order.
 
-    counts: 0, or per row `stride` words: ticks, calls, chunks run by thread 0, 1, ...
+    counts: 0, or per row `stride` words, 0 at first: ticks, calls, chunks run by thread 0, 1, ...
     """
     awake = 0
     start = 0
-    for index in range(rows):
+    index = 0
+    while index < rows:
         row = program + ROW * index
-        chunks = chunk_count(row)
+        chunks, chained = chunk_count(row), links(row)
         line = 0
-        by_thread = 0
         if counts:
             line = counts + 8 * stride * index
-            by_thread = line + 16
             start = ticks()
         stages = load(row + STAGES)
         if threads == 1 or chunks < 2 or (load(row + FLAGS) & SERIAL):
@@ -205,20 +263,24 @@ def walk(control, program, rows, threads, counts, stride):
                 call_kernel(row, 0, load(row + TRIP), 0)
             else:
                 for chunk in range(chunks):
-                    run_chunk(row, 0, chunk, chunks, 0)
+                    run_part(row, 0, chunk, chunks, 0, line, stride)
             if counts:
-                store(by_thread, load(by_thread) + chunks)
+                store(line + 16, load(line + 16) + chunks)
         else:
             if not awake:
                 wake(control, threads)
                 awake = 1
             stage = 0
             while stage == 0 or stage < stages:
-                run_parallel(control, row, stage, chunks, by_thread)
+                run_parallel(control, row, stage, chunks, line, stride)
                 stage += 1
         if counts:
-            store(line, load(line) + ticks() - start)
-            store(line + 8, load(line + 8) + 1)
+            if chained:
+                share_out(line, stride, chained + 1, ticks() - start)
+            else:
+                store(line, load(line) + ticks() - start)
+                store(line + 8, load(line + 8) + 1)
+        index += 1 + chained
 
 
 @helper

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,6 +142,40 @@ def test_a_stage_begins_when_all_chunks_of_the_one_before_have_ended(kernel, thr
     assert counters[0, 2:].sum() == (chunks if threads == 1 else chunks * stages)
     with pytest.raises(ValueError, match="2700 is no multiple of its 7 stages"):
         Program.build([Call(address, 2700, [a.ctypes.data], stages=7)])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_chain_takes_a_unit_through_all_its_rows_before_the_next(kernel, threads):
+    """Each row reads what the row before has written for its unit, and notes the thread; rows of a
+    chain may have other trips, as 3 and 1 indices a unit here.
+    """
+    wide = ["for i in range(lo, hi):", "    b[i] = a[i] + 1", "    who[i] = tid"]
+    narrow = [
+        "for i in range(lo, hi):",
+        "    c[i] = b[3 * i] + b[3 * i + 1] + b[3 * i + 2]",
+        "    same[i] = who[3 * i] == tid and who[3 * i + 2] == tid",
+    ]
+    pairs = [("a", "int64"), ("b", "int64"), ("who", "int64")]
+    last = [("b", "int64"), ("who", "int64"), ("c", "int64"), ("same", "int64")]
+    sources = kernel("chained_wide", [], pairs, wide), kernel("chained_narrow", [], last, narrow)
+    found = cpu.load(list(sources)).addresses
+    units, a = 301, np.arange(3 * 301)
+    b, who, c, same = (np.zeros(n, np.int64) for n in (903, 903, 301, 301))
+    first = Call(found[sources[0].key], 903, [x.ctypes.data for x in (a, b, who)], 16, align=6)
+    second = Call(found[sources[1].key], units, [x.ctypes.data for x in (b, who, c, same)], align=2)
+    alone = Call(found[sources[0].key], 903, [x.ctypes.data for x in (c, a, who)], 4)
+    program = Program.build([replace(first, links=1), second])
+    counters = np.zeros((2, 2 + threads), np.int64)
+    for _ in range(3):
+        run(program, threads, counters)
+    assert np.array_equal(c, 3 + a.reshape(-1, 3).sum(1))
+    assert same.all()
+    assert counters[:, 1].tolist() == [3, 3]
+    assert counters[:, 2:].sum(1).tolist() == [48, 48]
+    assert (counters[:, 0] > 0).all()
+    for wrong in ([replace(first, links=2), second], [replace(first, links=1), alone]):
+        with pytest.raises(ValueError, match="row 0: no chain of"):
+            Program.build(wrong)
 
 
 def test_counters_add_up_time_calls_and_the_chunks_of_each_thread(marks):
