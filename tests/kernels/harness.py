@@ -18,6 +18,7 @@ import numpy as np
 from nnjit.kernels import target
 from nnjit.kernels.recipe import Recipe
 from nnjit.kernels.template import Template, render, signature
+from nnjit.runtime import frontend
 
 SAFE = {"nsz", "contract", "reassoc"}
 GUARD = 96
@@ -41,9 +42,10 @@ def python_function(template: Template):
 
 @functools.lru_cache(maxsize=512)
 def compiled(source: str, name: str, sig: str):
-    """(ctypes function, the cfunc that owns the code)."""
+    """(ctypes function, the cfunc that owns the code); Numba as the compile workers use it."""
     from numba import cfunc, types
 
+    frontend.remember_types()
     kinds = []
     for word in sig[len("void(") : -1].split(", "):
         kinds.append(
@@ -53,8 +55,9 @@ def compiled(source: str, name: str, sig: str):
     with jitting():
         exec(compile(source, f"<{name}>", "exec"), space)
         made = cfunc(
-            types.void(*kinds), nopython=True, fastmath=SAFE, error_model="numpy", _nrt=False
-        )(space[name])
+            types.void(*kinds), pipeline_class=frontend.short_pipeline(), fastmath=SAFE,
+            error_model="numpy", _nrt=False,
+        )(space[name])  # fmt: skip
     c_kinds = [ctypes.c_void_p if isinstance(k, types.CPointer) else ctypes.c_int64 for k in kinds]
     return ctypes.CFUNCTYPE(None, *c_kinds)(made.address), made
 
