@@ -14,7 +14,8 @@ from nnjit.kernels.template import indent
 SMALL_B = 256 * 1024  # bytes of b that stay in L2
 GROUP = 4  # tiles of rows that then go over all panels
 DEPTH = 4096  # bytes of a reduction after which its sums go through memory; from four times as much
-UNROLL = 16  # reductions up to this length are unrolled completely
+UNROLL = 16  # reductions up to this length are unrolled completely, where their code stays short:
+UNROLLED = 128  # multiplications of vectors; LLVM takes half a second for twice as many, no faster
 SUM_ROWS = 64  # about so many rows of sums in scratch, while what follows them is computed
 
 
@@ -259,7 +260,8 @@ def tile_call(
         if isinstance(d, str) and not (rows == 1 and n.startswith("row"))
     ]
     fixed = {n: d if isinstance(d, int) else int(n.startswith("row")) for n, d in strides.items()}
-    static = p.K if isinstance(p.K, int) and p.K <= UNROLL else 0
+    short = isinstance(p.K, int) and p.K <= UNROLL and p.K * rows * panel.vectors <= UNROLLED
+    static = p.K if short else 0
     name = tiles.get(
         rows,
         panel,
