@@ -137,10 +137,11 @@ class Cells:
 
     def write(
         self, lines: Lines, load: Callable[[Key], str], targets: Callable[[Node], list],
-        fresh: set[Node],
+        fresh: set[Node], columns: Callable[[int], tuple[str, str]],
     ) -> None:  # fmt: skip
         """The text for the row at hand. load: the text of an element in memory. targets(n): texts
         of (name, first index of the row) to store n to. fresh: what is overwritten here.
+        columns(length): texts of the first of so many columns that are done, and of their end.
         """
         self.names.clear()
         self.count = 0
@@ -150,7 +151,7 @@ class Cells:
         for length, pieces in groups.items():
             level = lines.level
             if length > 1:
-                lines.loop("j", "0", str(length))
+                lines.loop("j", *columns(length))
                 keys = [k for k in self.keys(pieces) if k.step]
                 ends = [resolve(s.key, self.known) for s in pieces for _ in targets(s.node)]
                 self.bind(keys, lines, load, fresh, ends)
