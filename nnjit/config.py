@@ -1,10 +1,10 @@
 """Settings: environment variables, and the functions that override them in a process.
 
 NNJIT_DEBUG (0-5), NNJIT_DEVICE (cpu, python, interpret), NNJIT_CHECK (0, 1), NNJIT_CACHE (folder),
-NNJIT_THREADS, NNJIT_SEED, NNJIT_LOADER (object, numba), NNJIT_WINOGRAD (0, 1), NNJIT_PLANS (0, 1);
-`kernels.target` reads NNJIT_VECTOR_BITS (128, 256, 512) and NNJIT_BF16 (auto, emulate). A setting
-is read when it is used, so a test may change the environment; a compiled step keeps the NNJIT_CHECK
-and NNJIT_DEBUG that it was made under.
+NNJIT_THREADS, NNJIT_SEED, NNJIT_LOADER (object, numba), NNJIT_WINOGRAD (0, 1), NNJIT_CHAINS (0, 1),
+NNJIT_PLANS (0, 1); `kernels.target` reads NNJIT_VECTOR_BITS (128, 256, 512) and NNJIT_BF16 (auto,
+emulate). A setting is read when it is used, so a test may change the environment; a compiled step
+keeps the NNJIT_CHECK and NNJIT_DEBUG that it was made under.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ def check() -> bool:
 def winograd() -> bool:
     """NNJIT_WINOGRAD=0: 3 x 3 convolutions are sums of products, as written, on the cpu device."""
     return bool(_integer("NNJIT_WINOGRAD", 1, 0, 1))
+
+
+def chains() -> bool:
+    """NNJIT_CHAINS=0: each launch runs on the whole batch before the next, on the cpu device."""
+    return bool(_integer("NNJIT_CHAINS", 1, 0, 1))
 
 
 def plans() -> bool:

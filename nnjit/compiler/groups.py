@@ -102,7 +102,8 @@ class Launch:
     """One kernel and the buffers of its parameters, in order. `writes` are positions in buffers.
 
     flat: the kernel is one loop over all elements, so launches of it over adjacent memory can be
-    merged. members: what a merged launch stands for; its trip covers all of them.
+    merged. members: what a merged launch stands for; its trip covers all of them. walk: how it goes
+    through the samples of a batch, if that is known (`compiler.walks`).
     """
 
     template: Template
@@ -114,6 +115,7 @@ class Launch:
     flat: bool = False
     members: tuple[Launch, ...] = ()
     merged_trip: int = 0
+    walk: str = ""
 
     @property
     def trip(self) -> int | str:

@@ -1,7 +1,7 @@
 """The compiler on one screen: a Graph becomes a Plan.
 
 expand, simplify, share, mask_before_unpool, lift_over_reshapes, crop_dead_borders, prune (passes)
-→ fuse → recompute → halves → schedule → lower → merge updates → keep → plan.
+→ fuse → recompute → halves → schedule → lower → merge updates → keep → chains → plan.
 Each stage can be printed: NNJIT_DEBUG=3 shows the graph after each pass, 4 the emitted source;
 NNJIT_CHECK=1 verifies the graph after each pass.
 """
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nnjit import config
+from nnjit.compiler import chains
 from nnjit.compiler.cpu.lower import lower
 from nnjit.compiler.fuse import fuse
 from nnjit.compiler.halves import halves
@@ -58,7 +59,8 @@ def compile_graph(graph: Graph, layout: Layout | None = None) -> Plan:
         launches = with_kept(launches, kept)
         buffers = {n: kept.get(b, b) for n, b in buffers.items()}
         outputs = {name: kept.get(b, b) for name, b in outputs.items()}
-    plan = make_plan(fusion.graph, launches, buffers, outputs, strips)
+    launches, chained = chains.find(launches) if config.chains() else (launches, ())
+    plan = make_plan(fusion.graph, launches, buffers, outputs, strips, chained)
     if config.debug() >= 4:
         print(source(plan), file=sys.stderr)
     return plan

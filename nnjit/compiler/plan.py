@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from nnjit.compiler.chains import Chain
 from nnjit.compiler.groups import Buffer, Launch
 from nnjit.graph import Graph, Node
 
@@ -38,7 +39,8 @@ class Plan:
     name, symbols: those of the graph. lives: first and last launch of each work buffer. outputs:
     their buffers, but for those that are leaves under another name, which are in `leaves`. origin:
     gives the graph after all passes and the buffers of its Nodes; running needs neither, and a Plan
-    from a file compiles for them. key: of its file, "" where it has none.
+    from a file compiles for them. key: of its file, "" where it has none. chains: launches that may
+    run together; what one of them uses lives as long as all of them run.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Plan:
     leaves: Mapping[str, Node]
     origin: Callable[[], tuple[Graph, Mapping[Node, Buffer]]]
     key: str = ""
+    chains: tuple[Chain, ...] = ()
 
     @functools.cached_property
     def _origin(self) -> tuple[Graph, Mapping[Node, Buffer]]:
@@ -80,11 +83,9 @@ class Plan:
                 offsets.update({b: at + d for b, d in key.offsets.items()})
             else:
                 offsets[key] = at
-        scratch = max(
-            (b.nbytes(extents) for launch in self.launches for b in launch.buffers
-             if b.kind == "scratch"), default=0,
-        )  # fmt: skip
-        return Arrangement(dict(extents), offsets, total, align(scratch))
+        own = [scratch_of(launch, extents) for launch in self.launches]
+        together = [sum(own[c.first : c.last + 1]) for c in self.chains]
+        return Arrangement(dict(extents), offsets, total, max([*own, *together], default=0))
 
 
 @dataclass(frozen=True)
@@ -129,30 +130,39 @@ def place(blocks: Sequence[Block]) -> tuple[dict[Buffer | Strip, int], int]:
 
 
 def lifetimes(
-    launches: Sequence[Launch], outputs: Sequence[Buffer]
+    launches: Sequence[Launch], outputs: Sequence[Buffer], chains: Sequence[Chain] = ()
 ) -> dict[Buffer, tuple[int, int]]:
-    """First and last launch of each work buffer; what is an output lives to the end."""
+    """First and last launch of each work buffer, a chain taken as one; what is an output lives to
+    the end.
+    """
+    chained = {i: (c.first, c.last) for c in chains for i in range(c.first, c.last + 1)}
     lives: dict[Buffer, tuple[int, int]] = {}
     for i, launch in enumerate(launches):
+        first, last = chained.get(i, (i, i))
         for b in launch.touched:
             if b.kind == "work":
-                lives[b] = (lives[b][0] if b in lives else i, i)
+                lives[b] = (lives[b][0] if b in lives else first, last)
     for b in outputs:
         if b.kind == "work":
             lives[b] = (lives[b][0], len(launches))
     return lives
 
 
+def scratch_of(launch: Launch, extents: Mapping[str, int]) -> int:
+    """Bytes of one thread's scratch."""
+    return sum(align(b.nbytes(extents)) for b in launch.buffers if b.kind == "scratch")
+
+
 def make_plan(
     graph: Graph, launches: Sequence[Launch], buffers: Mapping[Node, Buffer],
-    outputs: Mapping[str, Buffer], strips: Sequence[Strip] = (),
+    outputs: Mapping[str, Buffer], strips: Sequence[Strip] = (), chains: Sequence[Chain] = (),
 ) -> Plan:  # fmt: skip
     """A Plan of lowered launches."""
-    lives = lifetimes(launches, list(outputs.values()))
+    lives = lifetimes(launches, list(outputs.values()), chains)
     leaves = {name: leaf_of(n) for name, n in graph.outputs.items() if name not in outputs}
     return Plan(
         graph.name, graph.symbols, tuple(launches), lives, tuple(strips), outputs, leaves,
-        lambda: (graph, buffers),
+        lambda: (graph, buffers), chains=tuple(chains),
     )  # fmt: skip
 
 

@@ -82,15 +82,17 @@ class Samples:
             return self.without_rows(n, kinds)
         for x, k in zip(n.inputs, kinds, strict=True):
             if k in (SUM, LATE) and x not in self.given:
-                if not cheap(x):
-                    raise NotSliceable(
-                        f"{where(n)} needs, for every sample, {where(x)} of the whole batch"
-                    )
-                self.given[x] = None
+                self.beforehand(n, x)
         rule = RULES.get(n.op.name) or RULES.get(n.op.kind)
         if rule is None:
             raise NotSliceable(f"{where(n)} may mix samples")
         return rule(self, n)
+
+    def beforehand(self, n: Node, x: Node) -> None:
+        """n needs, for every sample, x of the whole batch: is that known before the step?"""
+        if not cheap(x):
+            raise NotSliceable(f"{where(n)} needs, for every sample, {where(x)} of the whole batch")
+        self.given[x] = None
 
     def without_rows(self, n: Node, kinds: Sequence[Kind]) -> Kind:
         """What has nothing for each sample; linear functions of sums are sums."""

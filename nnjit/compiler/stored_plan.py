@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from nnjit.compiler.chains import Chain
 from nnjit.compiler.groups import Buffer, Launch
 from nnjit.compiler.plan import Plan, Strip, align
 from nnjit.graph import CONSTANT, INPUT, PARAMETER, STATE, Graph, Node
 from nnjit.kernels.template import Template
 from nnjit.spec import Dim, Extent, Spec
 
-VERSION = 1  # of what `encode` writes
+VERSION = 2  # of what `encode` writes
 LEAVES = {op.name: op for op in (INPUT, PARAMETER, STATE)}
 
 
@@ -50,6 +51,7 @@ class _Encoder:
             ],
             "outputs": [[name, self.buffer(b)] for name, b in plan.outputs.items()],
             "leaves": [[name, self.leaf(n)] for name, n in plan.leaves.items()],
+            "chains": [[c.first, c.count] for c in plan.chains],
         }  # fmt: skip
         meta["templates"] = [astuple(t) for t in self.templates]
         meta["buffers"] = self.rows
@@ -63,7 +65,7 @@ class _Encoder:
         members = [self.launch(m) for m in x.members]
         return [
             template, buffers, sorted(x.writes), x.scopes, x.ops, flops, x.flat, members,
-            x.merged_trip,
+            x.merged_trip, x.walk,
         ]  # fmt: skip
 
     def buffer(self, b: Buffer) -> int:
@@ -112,6 +114,7 @@ def decode(
         {name: _leaf(row, constants) for name, row in meta["leaves"]},
         origin,
         key,
+        tuple([Chain(first, count) for first, count in meta["chains"]]),
     )
 
 
@@ -125,7 +128,7 @@ def same_places(own: Sequence[Launch], other: Sequence[Launch]) -> dict[Buffer, 
 
 
 def _launch(row: Sequence[Any], templates: list[Template], buffers: list[Buffer]) -> Launch:
-    template, used, writes, scopes, ops, flops, flat, members, merged = row
+    template, used, writes, scopes, ops, flops, flat, members, merged, walk = row
     return Launch(
         templates[template],
         tuple([buffers[b] for b in used]),
@@ -136,6 +139,7 @@ def _launch(row: Sequence[Any], templates: list[Template], buffers: list[Buffer]
         flat,
         tuple([_launch(m, templates, buffers) for m in members]),
         merged,
+        walk,
     )
 
 

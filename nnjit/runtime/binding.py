@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from nnjit.compiler.chains import links
 from nnjit.compiler.cpu.text import mangle, unmangle
 from nnjit.compiler.groups import Buffer, Launch, number
-from nnjit.compiler.plan import Arrangement, Plan
+from nnjit.compiler.plan import Arrangement, Plan, scratch_of
 from nnjit.kernels.target import CODES, storage
 from nnjit.runtime.buffers import aligned
 from nnjit.runtime.store import Store
@@ -45,13 +46,20 @@ def address(array: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Row:
-    """One launch as it will run: trip count, chunks (of each stage), alignment of their limits."""
+    """One launch as it will run: trip count, chunks (of each stage), alignment of their limits.
+
+    links: the rows that follow in its chain; samples: those of a unit of a chain. scratch: bytes a
+    thread that rows of the same chain take before this one.
+    """
 
     launch: Launch
     trip: int
     chunks: int
     align: int
     stages: int = 1
+    links: int = 0
+    samples: int = 0
+    scratch: int = 0
 
 
 def row_of(launch: Launch, extents: Mapping[str, int], names: Mapping[str, int]) -> Row:
@@ -65,6 +73,26 @@ def row_of(launch: Launch, extents: Mapping[str, int], names: Mapping[str, int])
         return Row(launch, trip, 1, grain, stages)
     chunks = max(1, min(MAX_CHUNKS, units, int(work / CHUNK_US) + 1))
     return Row(launch, trip, chunks, grain, stages)
+
+
+def rows_of(plan: Plan, extents: Mapping[str, int]) -> list[Row]:
+    """The rows of a Plan. In a chain chunks are runs of units, and a unit of each row is `align`
+    indices.
+    """
+    names = named(extents)
+    rows = [row_of(launch, extents, names) for launch in plan.launches]
+    trips = [row.trip for row in rows]
+    for chain in plan.chains:
+        for found in links(chain, plan.launches, trips, extents):
+            more, scratch = len(found.steps) - 1, 0
+            for k, step in enumerate(found.steps, found.first):
+                rows[k] = replace(
+                    rows[k], chunks=min(MAX_CHUNKS, found.units), align=step, links=more,
+                    samples=found.samples, scratch=scratch,
+                )  # fmt: skip
+                scratch += scratch_of(rows[k].launch, extents)
+                more = 0
+    return rows
 
 
 @dataclass(eq=False)

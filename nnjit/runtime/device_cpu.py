@@ -95,17 +95,18 @@ class CpuExecutable(PlannedExecutable):
                     patches.setdefault(b.name, []).append(len(table) + len(words))
                     words.append(0)
                 else:
-                    words.append(address(self.binder.bytes_of(b, a)))
+                    before = row.scratch * self.memory.threads if b.kind == "scratch" else 0
+                    words.append(address(self.binder.bytes_of(b, a)) + before)
             counts.append(len(words))
             table += words + [0] * (-len(words) % 4)
         words_array = np.array([*table, 0, 0, 0, 0], np.int64)
         base = address(words_array)
         program = np.zeros((len(rows), driver.COLUMNS), np.int64)
         for k, row in enumerate(rows):
-            serial = driver.SERIAL if row.chunks == 1 else 0
+            flags = driver.LINK * row.links + driver.SERIAL * (row.chunks == 1)
             where = base + 8 * starts[k]
             program[k] = (
-                self.addresses[k], where, row.trip, row.chunks, serial, counts[k], row.align,
+                self.addresses[k], where, row.trip, row.chunks, flags, counts[k], row.align,
                 row.stages,
             )  # fmt: skip
         fixed = all(n.op.name != "input" for n in self.compiled.leaves.values())
@@ -177,7 +178,8 @@ class CpuExecutable(PlannedExecutable):
 
     def run_row(self, bound: Bound, k: int) -> None:
         """One launch alone, for checks."""
-        row = np.ascontiguousarray(bound.program.rows[k : k + 1])
+        row = bound.program.rows[k : k + 1].copy()
+        row[0, driver.FLAGS] &= driver.SERIAL
         driver.run(driver.Program(row))
 
     def measure(self, inputs: Mapping[str, Any], steps: int) -> tuple[np.ndarray, Arrangement]:

@@ -114,21 +114,6 @@ def chunk_count(row):
 
 
 @helper
-def run_chunk(row, stage, chunk, chunks, tid):
-    """Chunk c of n covers the units of its stage from units*c/n to units*(c + 1)/n."""
-    trip, align = span(row), load(row + ALIGN)
-    if align < 1:
-        align = 1
-    units = divide(trip + align - 1, align) if align > 1 else trip
-    lo = divide(units * chunk, chunks) * align
-    hi = divide(units * (chunk + 1), chunks) * align
-    if hi > trip:
-        hi = trip
-    first = stage * trip
-    call_kernel(row, first + lo, first + hi, tid)
-
-
-@helper
 def links(row):
     """Rows that follow in this row's chain."""
     return divide(load(row + FLAGS), LINK)
@@ -159,12 +144,17 @@ def run_units(row, chunk, chunks, tid, line, stride):
 
 
 @helper
-def run_part(row, stage, chunk, chunks, tid, line, stride):
-    """A chunk of a row or of a chain."""
+def run_chunk(row, stage, chunk, chunks, tid, line, stride):
+    """Chunk c of n covers the units of its stage, or chain, from units*c/n to units*(c + 1)/n."""
     if links(row):
         run_units(row, chunk, chunks, tid, line, stride)
-    else:
-        run_chunk(row, stage, chunk, chunks, tid)
+        return
+    trip, align = span(row), load(row + ALIGN)
+    align, first = align if align > 1 else 1, stage * trip
+    units = divide(trip + align - 1, align)
+    lo = divide(units * chunk, chunks) * align
+    hi = divide(units * (chunk + 1), chunks) * align
+    call_kernel(row, first + lo, first + (hi if hi < trip else trip), tid)
 
 
 @helper
@@ -202,11 +192,10 @@ def help_out(control, seq, tid):
         word = control + CLAIMS + 8 * chunk
         if peek(word) == 2 * seq and swap_if(word, 2 * seq, 2 * seq + 1):
             line, stride = load(control + COUNTS), load(control + STRIDE)
-            stage = load(control + OPEN_STAGE)
-            run_part(load(control + OPEN_ROW), stage, chunk, chunks, tid, line, stride)
+            row, stage = load(control + OPEN_ROW), load(control + OPEN_STAGE)
+            run_chunk(row, stage, chunk, chunks, tid, line, stride)
             if line:
-                by_thread = line + 16 + 8 * tid
-                store(by_thread, load(by_thread) + 1)
+                store(line + 16 + 8 * tid, load(line + 16 + 8 * tid) + 1)
             add(control + DONE, 1)
 
 
@@ -263,7 +252,7 @@ def walk(control, program, rows, threads, counts, stride):
                 call_kernel(row, 0, load(row + TRIP), 0)
             else:
                 for chunk in range(chunks):
-                    run_part(row, 0, chunk, chunks, 0, line, stride)
+                    run_chunk(row, 0, chunk, chunks, 0, line, stride)
             if counts:
                 store(line + 16, load(line + 16) + chunks)
         else:

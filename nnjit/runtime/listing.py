@@ -23,7 +23,7 @@ def listing(plan: Plan, rows: Sequence, a: Arrangement) -> str:
         ]  # fmt: skip
         merged = f", {len(launch.members)} merged" if launch.members else ""
         stages = f" of each of {row.stages} stages" if row.stages > 1 else ""
-        trip = f"trip {row.trip} in {row.chunks} chunk(s){stages}{merged}"
+        trip = f"trip {row.trip} in {row.chunks} chunk(s){stages}{merged}{chained(rows, k)}"
         lines.append(f"{k:4d}  {launch.template.name}  [{layers}]  {trip}  ({', '.join(names)})")
     kept = {b for x in plan.launches for b in x.written if b.kind == "kept"}
     lasting = f", {sum(b.nbytes({}) for b in kept)} bytes made of parameters alone" if kept else ""
@@ -31,6 +31,16 @@ def listing(plan: Plan, rows: Sequence, a: Arrangement) -> str:
         f"work arena {a.work} bytes{lasting}, scratch {a.scratch} bytes a thread; * is written"
     )
     return "\n".join(lines)
+
+
+def chained(rows: Sequence, k: int) -> str:
+    """', chain of 3, 2 samples at a time' for the first launch of a chain, ', chained' for the
+    others.
+    """
+    row = rows[k]
+    if row.links:
+        return f", chain of {row.links + 1}, {row.samples} sample(s) at a time"
+    return ", chained" if row.samples else ""
 
 
 def place(b: Buffer, a: Arrangement) -> str:

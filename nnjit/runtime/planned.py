@@ -12,7 +12,7 @@ from nnjit import config
 from nnjit.compiler.plan import Arrangement, Plan
 from nnjit.graph import Graph, Node
 from nnjit.kernels.template import render, signature
-from nnjit.runtime.binding import Binder, Memory, Row, named, row_of
+from nnjit.runtime.binding import Binder, Memory, Row, rows_of
 from nnjit.runtime.cache import KernelSource
 from nnjit.runtime.executable import Executable
 from nnjit.runtime.listing import listing
@@ -59,8 +59,7 @@ class PlannedExecutable(Executable):
 
     def rows(self, extents: Mapping[str, int]) -> list[Row]:
         """Trip counts and chunks for these extents."""
-        names = named(extents)
-        return [row_of(launch, extents, names) for launch in self.compiled.launches]
+        return rows_of(self.compiled, extents)
 
     def listing(self, **extents: int) -> str:
         """The program as a table: launch, layers, kernel, buffers, trip count."""

@@ -13,6 +13,7 @@ from nnjit.compiler.cpu.recipes import conv_of, recipe_of
 from nnjit.compiler.cpu.text import math_imports, stored
 from nnjit.compiler.cpu.values import Key, Lines, Values
 from nnjit.compiler.groups import Buffer, Group, nominal_bytes
+from nnjit.compiler.walks import walk_of
 from nnjit.graph import PARAMETER, Node
 from nnjit.kernels.recipe import SUMS, Epilogue, Recipe
 from nnjit.kernels.target import CODES
@@ -234,6 +235,7 @@ def emit_recipe(
             nodes if main else [head],
             ops,
             flops_of(nodes) if main else (),
+            walk=walk_of(step.template, buffers, writes, nodes) if main else "",
         )
 
 

@@ -21,6 +21,7 @@ from nnjit.compiler.cpu.text import (
 from nnjit.compiler.cpu.updates import copy_updates, place_updates, save_leaves
 from nnjit.compiler.cpu.values import Values
 from nnjit.compiler.groups import Buffer, Fusion, Group, Launch
+from nnjit.compiler.walks import walk_of
 from nnjit.graph import EXTENT, Node, users
 from nnjit.kernels.target import CODES
 from nnjit.kernels.template import Template
@@ -108,11 +109,15 @@ class Lowering:
     def emit(
         self, template: Template, buffers: Sequence[Buffer], writes: Sequence[int],
         nodes: Sequence[Node], ops: str, flops: Sequence[Dim] = (), flat: bool = False,
+        walk: str = "",
     ) -> None:  # fmt: skip
         scopes = tuple(dict.fromkeys(n.scope for n in nodes if n.scope))
         self.launches.append(
-            Launch(template, tuple(buffers), frozenset(writes), scopes, ops, tuple(flops), flat)
-        )
+            Launch(
+                template, tuple(buffers), frozenset(writes), scopes, ops, tuple(flops), flat,
+                walk=walk,
+            )
+        )  # fmt: skip
 
     def params(
         self, values: Values, outputs: Sequence[Node]
@@ -182,7 +187,7 @@ class Lowering:
         )  # fmt: skip
         self.emit(
             template, buffers, writes, values.nodes, ops_text(values.nodes), flops_of(values.nodes),
-            kernel.is_flat,
+            kernel.is_flat, walk_of(template, buffers, writes, values.nodes, group.domain),
         )  # fmt: skip
 
     def sink(self, group: Group) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nnjit.compiler.cpu.naming import wrapped
 from nnjit.compiler.cpu.text import dim_text, int_of, sum_text, text_of, times, used_symbols
 from nnjit.compiler.groups import Buffer, Group
+from nnjit.compiler.walks import walk_of
 from nnjit.graph import Node
 from nnjit.kernels.target import CODES
 from nnjit.kernels.template import Template
@@ -76,7 +77,8 @@ def by_name(low: Lowering, n: Node, t: Template, roles: dict[str, Node], ops: st
             writes.append(k)
         buffers.append(low.buffer(roles[name]))
     flops = [n.op.flops(n)] if n.op.flops else [n.spec.size]
-    low.emit(t, buffers, writes, [n], ops or n.op.name, flops)
+    low.emit(t, buffers, writes, [n], ops or n.op.name, flops,
+             walk=walk_of(t, buffers, writes, [n]))  # fmt: skip
 
 
 def geometry(n: Node, image: Node) -> dict[str, Any]:
@@ -116,7 +118,8 @@ def max_pool(low: Lowering, n: Node) -> None:
             writes.append(k)
         assert CODES[b.spec.dtype] == code, (name, b.spec, code)
         buffers.append(b)
-    low.emit(t, buffers, writes, [n], "max_pool", [n.op.flops(n)] if n.op.flops else [x.spec.size])
+    low.emit(t, buffers, writes, [n], "max_pool", [n.op.flops(n)] if n.op.flops else [x.spec.size],
+             walk=walk_of(t, buffers, writes, [n]))  # fmt: skip
 
 
 def pool(low: Lowering, n: Node) -> None:
@@ -166,4 +169,6 @@ def concatenate(low: Lowering, n: Node) -> None:
         (*((v, code) for v in names.values()), ("y0", code)), tuple(body), text_of(outer),
     )  # fmt: skip
     buffers = [*(low.buffer(x) for x in sources), low.buffer(n)]
-    low.emit(template, buffers, [len(buffers) - 1], [n], "concatenate", [times(0, 1)])
+    writes = [len(buffers) - 1]
+    low.emit(template, buffers, writes, [n], "concatenate", [times(0, 1)],
+             walk=walk_of(template, buffers, writes, [n]))  # fmt: skip
