@@ -9,6 +9,7 @@ buffer; a reshape is another name for its input's buffer.
 
 from __future__ import annotations
 
+from nnjit.compiler.cpu.text import text_of
 from nnjit.compiler.early import early
 from nnjit.compiler.groups import Fusion, Group
 from nnjit.compiler.join import join_groups, sink_axes
@@ -24,6 +25,8 @@ from nnjit.compiler.maps import (
     use_map,
 )
 from nnjit.graph import EXTENT, PARAMETER, Graph, Node, siblings, users, walk
+from nnjit.kernels.contraction_updates import update_applies
+from nnjit.kernels.target import CODES
 from nnjit.spec import symbols_of
 
 HEADS = ("matmul", "conv2d", "conv2d_dx")  # contractions that take an elementwise epilogue
@@ -43,6 +46,7 @@ class Fuser:
         self.nodes, self.early = early(self.nodes, self.users, HEADS)
         self.families = siblings(self.nodes)
         self.updates = set(graph.updates.values())
+        self.roots = set(graph.roots)
         self.groups: list[Group] = []
         self.of: dict[Node, Group] = {}
         self.limit: dict[Node, int] = {}
@@ -129,12 +133,17 @@ class Fuser:
                 return used == rows and n.inputs[0].shape[-count:] == g.domain[-g.inner :]
             return self.is_inner(n, axes, g) or (used == real and len(used) > 0)
         if n.op.name in HEADS and g.kind == "loop" and g.head is None and not g.inner:
-            if g.holds_update or axes != identity_map(g.domain):
+            if axes != identity_map(g.domain) or (g.holds_update and not self.feeds(n, g)):
                 return False
             if is_convolution(n) and any(map(touches_half, g.nodes)):
                 return False
             return all(self.plain(m, a, g, n) for m, a in g.nodes.items())
         return False
+
+    def feeds(self, n: Node, g: Group) -> bool:
+        """Is n a weight gradient for the updates in g alone, to be used where it is computed?"""
+        alone = n not in self.roots and all(self.of.get(u) is g for u in self.users[n])
+        return alone and n.op.name == "matmul" and updates_in_place(n)
 
     def stays_with_head(self, n: Node, g: Group, inside: list[Node]) -> bool:
         """Is n better computed where a contraction's result is still in L1? It is stored anyway, as
@@ -179,7 +188,7 @@ class Fuser:
 
     def add(self, n: Node, axes: tuple[int, ...], g: Group) -> None:
         if n.op.name in HEADS:
-            g.head = n
+            g.head, g.apart = n, g.holds_update
         if is_row_reduce(n) and not g.inner:
             whole, count = n.inputs[0].shape, len(reduced_axes(n))
             if g.domain == (*whole[:-count], *(1,) * count):
@@ -268,6 +277,15 @@ def is_convolution(n: Node | None) -> bool:
     """Is n a convolution of float32? Those write float32 alone, and read nothing else."""
     found = n is not None and n.op.name.startswith("conv2d")
     return found and n.inputs[0].dtype != "bfloat16"  # type: ignore[union-attr]
+
+
+def updates_in_place(n: Node) -> bool:
+    """Has the product n a kernel that computes what becomes of it where it is computed?"""
+    a, way = n.inputs[0], (n.attrs["transpose_a"], n.attrs["transpose_b"])
+    if n.rank != 2 or way != (True, False) or a.dtype != n.dtype:
+        return False
+    rows, columns, depth = map(text_of, (*n.shape, a.shape[0]))
+    return update_applies(rows, columns, depth, CODES[a.dtype])
 
 
 def touches_half(n: Node) -> bool:

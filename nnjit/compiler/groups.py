@@ -22,8 +22,9 @@ class Group:
     kind: "loop" (elementwise, with reductions over the `inner` last axes fused in), "sink"
     (elementwise into reductions over other axes) or "single" (one contraction, window, gather,
     concatenation). domain is the loops' shape. nodes maps each Node to the domain axis of each of
-    its own axes (-1: broadcast). head is the contraction that a loop follows. Groups run in
-    ascending index.
+    its own axes (-1: broadcast). head is the contraction that a loop follows; apart: it is a
+    gradient that nothing else reads, and the loop overwrites the parameters that it reads. Groups
+    run in ascending index.
     """
 
     index: int
@@ -33,6 +34,7 @@ class Group:
     nodes: dict[Node, tuple[int, ...]] = field(default_factory=dict)
     head: Node | None = None
     holds_update: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True)

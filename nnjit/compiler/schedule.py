@@ -4,7 +4,7 @@ memory is given back soon.
 Of the groups whose inputs are known, the one that frees the most bytes comes next (a weight
 gradient, say, once nothing else needs its activations); where that is equal, the one that reads
 what was written last. Updates of parameters come when nothing else is left, so that they can be
-merged.
+merged; but for those that are computed with their gradient.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Scheduler:
         self.last = {
             fusion.of[v] for leaf, n in updates.items()
             if leaf.op is PARAMETER and (v := fusion.base(n)) in fusion.of
+            and not fusion.of[v].apart
         }  # fmt: skip
         self.before = self.dependencies()
         self.bytes = {

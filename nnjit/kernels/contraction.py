@@ -29,6 +29,7 @@ from nnjit.kernels.contraction_pairs import pair_operands
 from nnjit.kernels.contraction_pieces import Pieces
 from nnjit.kernels.contraction_rows import Product, Rows, row_blocks, several_rows
 from nnjit.kernels.contraction_sums import sums_apply, sums_template
+from nnjit.kernels.contraction_updates import update_template
 from nnjit.kernels.packing import pack, pack_transposed, packed_size
 from nnjit.kernels.recipe import PLAIN, Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
@@ -81,6 +82,10 @@ def matmul_template(
             stored=stored,
             steady_b=steady_b,
         )
+    if epilogue.apart:
+        assert isinstance(M, int), M
+        assert isinstance(N, int), N
+        return update_template(name, M, N, K, dtype, epilogue, describe(epilogue, "a.T @ b"))
     if batch is None:
         batch_a = batch_b = False
         plain = transpose_a and not transpose_b and stored[2] != "b2"

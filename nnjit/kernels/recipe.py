@@ -46,7 +46,9 @@ class Epilogue:
     may read and write extra_params, (name, dtype code) pairs, at the text `index` (flat index of
     the element) or `column`. Where y is bfloat16 (b2) the tail finds the sums, float32, at
     scratch[at_sums + j] (`SUMS`) and writes y and the rest. imports: lines that the tail needs.
-    beside: the dtype code of mask or residual, if it is not that of y.
+    beside: the dtype code of mask or residual, if it is not that of y. apart: y and what the tail
+    writes may be what it reads, at the same place (parameters that an optimizer changes); it finds
+    the sums in scratch, too.
     """
 
     bias: bool = False
@@ -55,6 +57,7 @@ class Epilogue:
     extra_params: tuple[tuple[str, str], ...] = ()
     imports: tuple[str, ...] = ()
     beside: str = ""
+    apart: bool = False
 
     def __post_init__(self) -> None:
         if self.final not in FINALS:

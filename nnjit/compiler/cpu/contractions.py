@@ -26,14 +26,14 @@ BEFORE = ("pack", "pair_", "round_")  # names of launches that only lay out or r
 STEADY_BYTES = 128 * 1024  # of an operand from which packing it once pays
 
 
-def short_name(n: Node, follow: Follow) -> str:
+def short_name(n: Node, follow: Follow, apart: bool) -> str:
     """'dense_relu_batch_784_512_f4': the op, what the tile does last, the extents."""
     words = [n.op.name]
     if follow.bias is not None:
         words.append("bias")
     if follow.final != "store":
         words.append(follow.final)
-    words += words_of(follow.rest) if follow.rest else []
+    words += ["update"] if apart else words_of(follow.rest) if follow.rest else []
     if n.op.name == "matmul":
         a = n.inputs[0]
         kind = "TN" if n.attrs["transpose_a"] else "NT" if n.attrs["transpose_b"] else ""
@@ -72,8 +72,8 @@ class Tail:
         self.extra: list[tuple[str, str]] = []
         self.buffers: list[Buffer] = []
         self.written: list[str] = []
-        rounded = out.dtype == "bfloat16"
-        self.sums = SUMS if rounded else "y[{index}]"
+        apart = out.dtype == "bfloat16" or group.apart
+        self.sums = SUMS if apart else "y[{index}]"
         reads: dict[Node, None] = {}
         for n in follow.rest:
             if n.op.kind == "random":
@@ -81,12 +81,18 @@ class Tail:
             for key in values.keys[n]:
                 if isinstance(key, tuple):
                     reads[low.fusion.base(key[0])] = None
+        own = {low.buffer(n): n for n in outputs} if group.apart else {}
         for x in reads:
-            values.params[x] = self.add("x", x)
+            if low.buffer(x) not in own:
+                values.params[x] = self.add("x", x)
         for n in outputs:
+            values.params[n] = "y" if n is out else self.add("y", n)
             if n is not out:
-                values.params[n] = self.add("y", n)
                 self.written.append(values.params[n])
+        for x in reads:
+            if x not in values.params:  # it is overwritten: all is read before anything is stored
+                values.params[x] = values.params[own[low.buffer(x)]]
+                values.fresh.add(x)
 
     def add(self, letter: str, n: Node) -> str:
         name = f"{letter}{sum(e[0].startswith(letter) for e in self.extra)}"
@@ -113,7 +119,8 @@ class Tail:
                 name = v.params[self.low.fusion.base(key[0])]
                 text = f"{name}[{self.place(key, index, column)}]"
                 text = f"({text} != 0)" if key[0].dtype == "bool" else text
-                v.bind(key, text, uses.get(key, 1), out)
+                fresh = self.low.fusion.base(key[0]) in v.fresh
+                v.bind(key, text, uses.get(key, 1), out, fresh)
         for n in self.follow.rest:
             v.bind(n, self.expression(n, index), uses.get(n, 0) + (n in self.outputs), out)
         if self.out is not self.follow.current:
@@ -143,6 +150,7 @@ def contraction_launches(low: Lowering, group: Group) -> None:
         0,
         {n: m for n, m in group.nodes.items() if n is not head},
         head,
+        apart=group.apart,
     )
     values = Values(low.fusion, inside, low.ordered(inside.nodes))
     follow = analyse(low, inside, head, values)
@@ -158,13 +166,13 @@ def contraction_launches(low: Lowering, group: Group) -> None:
     epilogue = Epilogue(
         follow.bias is not None, follow.final, tail.lines if needs_tail else None,
         tuple(tail.extra), tuple(math_imports(lines)),
-        CODES[follow.operand[0].dtype] if isinstance(follow.operand, tuple) else "",
+        CODES[follow.operand[0].dtype] if isinstance(follow.operand, tuple) else "", group.apart,
     )  # fmt: skip
     y = low.buffer(out)
     a_code, b_code = (CODES[low.buffer(x).spec.dtype] for x in head.inputs)
     codes = (a_code, b_code, CODES[y.spec.dtype])
     steady = steady_operand(low, head)
-    name = "_".join([short_name(head, follow), *["to_b2"] * (codes[2] == "b2")])
+    name = "_".join([short_name(head, follow, group.apart), *["to_b2"] * (codes[2] == "b2")])
     name += "_steady" * steady
     recipe = recipe_of(head, name, epilogue, codes, steady)
     emit_recipe(low, recipe, head, [head, *values.nodes], {

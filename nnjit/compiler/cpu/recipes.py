@@ -34,6 +34,7 @@ def recipe_of(n: Node, name: str, epilogue: Epilogue, codes: Codes, steady: bool
     key = (
         name, n.op, n.spec, *(x.spec for x in n.inputs), repr(n.attrs), epilogue.bias,
         epilogue.final, tail, epilogue.extra_params, epilogue.imports, epilogue.beside, codes,
+        epilogue.apart,
         target.vector_bits(), target.multiplies_pairs(), config.winograd(), steady,
     )  # fmt: skip
     if key not in _made:

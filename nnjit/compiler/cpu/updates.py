@@ -47,7 +47,9 @@ def overwrites(low: Lowering, leaf: Node, value: Node) -> bool:
         group = low.fusion.of[reader]
         if group.index < home.index:
             continue
-        if group.index > home.index or home.kind != "loop" or home.inner or home.head is not None:
+        if group.index > home.index or home.kind != "loop" or home.inner or reader is home.head:
+            return False
+        if home.head is not None and not home.apart:
             return False
         if reader.op.name in INDEX_VIEWS or reader.op.kind == "random":
             return False

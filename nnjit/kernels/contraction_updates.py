@@ -1,0 +1,113 @@
+"""y = f(a.T @ b) where the product itself goes nowhere: the gradient of a Dense layer's kernel and
+what an optimizer makes of it.
+
+Some rows of the product at a time lie in scratch, as they would in memory, while the tail runs over
+all of them in one loop. So parameters and their slots are read and written once, and the gradient
+is never written to memory.
+"""
+
+from __future__ import annotations
+
+from nnjit.kernels import target
+from nnjit.kernels.blocks import (
+    Dim,
+    Panel,
+    Tiles,
+    call,
+    check_symbols,
+    choose,
+    filled,
+    grain,
+    lanes_of,
+    panels,
+    product,
+    symbols_of,
+)
+from nnjit.kernels.contraction_rows import Rows, blocks_of_rows
+from nnjit.kernels.contraction_sums import sums_apply
+from nnjit.kernels.recipe import PLAIN, Epilogue, Recipe, Step
+from nnjit.kernels.template import Template, indent
+
+SUM_BYTES = 32 * 1024  # of sums in scratch at a time, if that is a tile's rows or more
+LEAST = 1 << 14  # elements from which it pays; smaller updates are done together
+LONGEST = 4096  # columns: a tile's rows of sums then stay in L2
+
+# variables of this kernel, which no symbol may be called
+NAMES = "lo hi tid a b bias mask residual y scratch i j o q first last step at at_sums"
+
+
+def update_applies(M: Dim, N: Dim, K: Dim, dtype: str) -> bool:
+    """May what becomes of a.T @ b (M, N) be computed here? Not where rows of a and b have to be
+    copied.
+    """
+    if not isinstance(M, int) or not isinstance(N, int) or dtype == "b2":
+        return False
+    return M * N >= LEAST and N <= LONGEST and not sums_apply(M, N, K, dtype, PLAIN)
+
+
+def update_template(
+    name: str, M: int, N: int, K: Dim, dtype: str, ep: Epilogue, formula: str
+) -> Recipe:
+    """a (K, M), b (K, N). Roles: a, b, mask or residual, out, the epilogue's extra params.
+
+    out and residual may be the same memory; so may what the tail reads and writes at one place.
+    """
+    tiles = Tiles(dtype)
+    rows, vectors = choose(M, N, dtype)
+    several = max(1, SUM_BYTES // (rows * N * target.itemsize(dtype))) * rows
+    body = [
+        *([f"at = tid * {several * N}"] if ep.tail else []),
+        f"for first in range(lo, hi, {several}):",
+        f"    last = min(hi, first + {several})",
+    ]
+    for panel in panels(N, vectors, lanes_of(dtype)):
+
+        def block(count: int, i: str = "i", panel: Panel = panel) -> list[str]:
+            return tile_call(tiles, count, panel, (M, N, K), ep, i)
+
+        # what is in scratch may be computed twice, what is read and written in y may not
+        inner = blocks_of_rows(rows, Rows("first", "last"), block, ep.tail is not None)
+        body += [f"    {panel.loop()}", *indent(inner, 2)]
+    body += indent(tail_of(N, ep))
+    template = Template(
+        name=name,
+        doc=filled(
+            f"{name}: y = {formula}\na ({K}, {M}), b ({K}, {N}) -> y ({M}, {N}); rows lo..hi of y"
+            + f"; the product of {several} rows at a time lies in scratch." * (ep.tail is not None)
+        ),
+        imports=(*ep.imports, *tiles.imports()),
+        symbols=check_symbols(name, symbols_of(K), NAMES, ep.extra_params),
+        params=(("a", dtype), ("b", dtype), *ep.params(dtype), ("y", dtype), *ep.extra_params,
+                *([("scratch", dtype)] if ep.tail else [])),
+        body=tuple(body),
+        trip=M,
+        scratch=several * N * target.itemsize(dtype) if ep.tail else 0,
+        grain=grain(product(2, N, K), rows),
+    )  # fmt: skip
+    roles = ("a", "b", *ep.inputs(), "out", *(n for n, _ in ep.extra_params))
+    return Recipe((Step(template, roles + ("scratch",) * (ep.tail is not None)),))
+
+
+def tile_call(
+    tiles: Tiles, rows: int, panel: Panel, sizes: tuple[int, int, Dim], ep: Epilogue, i: str
+) -> list[str]:
+    """Rows i.. of the product, the columns of a panel at o."""
+    M, N, K = sizes
+    tile = tiles.get(
+        rows, panel, rows_a=tuple(range(rows)), rows_c=tuple(r * N for r in range(rows)),
+        step_a=M, step_b=N, init=ep.tile_options()["init"], final=ep.final,
+    )  # fmt: skip
+    whole = f"{i} * {N} + o"
+    out = ["scratch", f"at + ({i} - first) * {N} + o"] if ep.tail else ["y", whole]
+    beside = ep.tile_arguments("o", whole)
+    return call(tile, ["1", str(K), "a", i, "0", "b", "o", "0", *out, *beside])
+
+
+def tail_of(N: int, ep: Epilogue) -> list[str]:
+    """The tail over all rows at once, or row by row where it reads at the column."""
+    if ep.tail is None:
+        return []
+    if any("COLUMN" in line for line in ep.tail("q + j", "COLUMN")):
+        loop = ep.lines(f"i * {N}", "", N, f"at + (i - first) * {N}")
+        return ["for i in range(first, last):", *indent(loop)]
+    return ep.lines(f"first * {N}", "", f"(last - first) * {N}", "at")
