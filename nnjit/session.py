@@ -95,6 +95,11 @@ class Session:
             self._steps[key, device] = found
         return found.executable
 
+    def found(self, key: Hashable) -> Any:
+        """The compiled step `key` if there is one and nothing has moved, at a glance; else None."""
+        step = self._steps.get((key, self._used or self._use()))
+        return step.executable if step is not None and step.moves == Variable.moves else None
+
     def hold(self, variables: Sequence[Variable]) -> None:
         """Have these variables in this model's memory, with the initial values of its seed."""
         arrays = self._store.arrays

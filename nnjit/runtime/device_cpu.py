@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from nnjit.compiler.plan import Arrangement
 from nnjit.graph import Graph
 from nnjit.runtime import cache, cpu, driver, objects, plan_cache
 from nnjit.runtime.binding import address, words_of
+from nnjit.runtime.executable import KEPT_SHAPES
 from nnjit.runtime.planned import PlannedExecutable
 from nnjit.runtime.progress import on_terminal
 from nnjit.runtime.store import Store
@@ -38,6 +39,15 @@ class Bound:
     last: dict[str, int]
 
 
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Inputs that fit as they are: name, dtype and places of the address of each; what they run."""
+
+    inputs: list[tuple[str, np.dtype, list[int]]]
+    bound: Bound
+    outputs: list[np.ndarray]
+
+
 class CpuExecutable(PlannedExecutable):
     """A graph as machine code. Compiling happens here, in worker processes, unless the cache has
     the kernels.
@@ -56,6 +66,7 @@ class CpuExecutable(PlannedExecutable):
         kinds = [[b.kind for b in launch.written] for launch in self.compiled.launches]
         self.lasting = np.array(["kept" in k for k in kinds], bool)
         self.made_at: int | None = None  # the clock of parameters when kept buffers were made
+        self.known: dict[tuple, Known] = {}  # by the shapes of the inputs
 
     def starting(self) -> None:
         """Compile workers import Numba while this process compiles the graph to sources."""
@@ -143,6 +154,44 @@ class CpuExecutable(PlannedExecutable):
                 if bound.outputs is not None
                 else self.outputs(bound.arrangement, arrays)
             )
+
+    def remember(self, inputs: Mapping[str, np.ndarray]) -> None:
+        if self.checking or self.debugging or self.changes_parameters:
+            return
+        with self.lock:
+            bound = self.bound(self.check_inputs(inputs)[1])
+            if bound.outputs is None:
+                return
+            if len(self.known) >= KEPT_SHAPES:
+                self.known.clear()
+            rows = [(name, a.dtype, bound.patches.get(name, [])) for name, a in inputs.items()]
+            key = tuple([a.shape for a in inputs.values()])
+            self.known[key] = Known(rows, bound, [*bound.outputs.values()])
+
+    def again(self, arrays: Sequence[Any]) -> list[np.ndarray] | None:
+        for a in arrays:
+            if type(a) is not np.ndarray:
+                return None
+        known = self.known.get(tuple([a.shape for a in arrays]))
+        if known is None:
+            return None
+        with self.lock:
+            bound = known.bound
+            if bound.generation != self.memory.generation or self.threads != config.threads():
+                return None
+            if bound.lasting is not None and changes.reading() != self.made_at:
+                return None
+            last = bound.last
+            for a, (name, dtype, positions) in zip(arrays, known.inputs, strict=True):
+                if a.dtype is not dtype or not a.flags.c_contiguous:
+                    return None
+                at = address(a)
+                if last.get(name) != at:
+                    last[name] = at
+                    for p in positions:
+                        bound.words[p] = at
+            driver.run(bound.others, self.threads)
+            return [a.copy() for a in known.outputs]
 
     def drive(self, bound: Bound, counters: np.ndarray | None = None) -> None:
         """Run a program: what is made of parameters alone only if one has changed since.

@@ -114,6 +114,17 @@ class Executable:
         """
         raise NotImplementedError
 
+    def remember(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """These inputs fit as they are: ones that look like them may be given to `again`, in this
+        order.
+        """
+
+    def again(self, arrays: Sequence[Any]) -> list[np.ndarray] | None:
+        """Run once, in a hurry: copies of the outputs; None, and nothing has run, where these look
+        like nothing remembered or something has changed since.
+        """
+        return None
+
     def launches(self, extents: Mapping[str, int]) -> Sequence[Any]:
         """What runs for these extents, in order."""
         return self.plan().launches

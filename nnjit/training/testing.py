@@ -4,6 +4,7 @@ train_on_batch).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
@@ -119,7 +120,16 @@ def predict(
 
 def predict_on_batch(model: Any, x: Any) -> Any:
     """See `Model.predict_on_batch`."""
-    return _alone(model, one_batch(model, x))
+    given = x if isinstance(x, list | tuple) else (x,)
+    step = model.session.found("predict")
+    found = None if step is None else step.again(given)
+    if found is not None:
+        return _outputs(model, found)
+    batch = one_batch(model, x)
+    out = _alone(model, batch)
+    if len(batch) == len(given) and all(map(operator.is_, batch.values(), given)):
+        model.executable("predict").remember(batch)
+    return out
 
 
 def _alone(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
@@ -127,6 +137,11 @@ def _alone(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
     step = model.executable("predict")
     with step.lock:
         found = [np.array(a) for a in step.run(batch).values()]
+    return _outputs(model, found)
+
+
+def _outputs(model: Any, found: Sequence[np.ndarray]) -> Any:
+    """The arrays in the structure of the model's outputs."""
     output = model.output
     if isinstance(output, Node):
         return found[0]
