@@ -14,6 +14,8 @@ import numpy as np
 from nnjit.errors import DataError
 from nnjit.spec import Spec, shape_text
 
+FEW = 256  # elements up to which Python's functions are faster, NumPy's not being in the caches
+
 
 def as_array(value: Any, name: str) -> np.ndarray:
     """`value` (array, list, pandas or Arrow column, anything with __array__) as a numeric array,
@@ -59,7 +61,7 @@ def check_labels(labels: np.ndarray, classes: int, name: str = "y") -> None:
             raise DataError(
                 f"{name}: row {row} has label {value}; expected whole numbers 0 to {classes - 1}"
             )
-    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+    if labels.size and not _within(labels, classes):
         bad = np.flatnonzero((labels.ravel() < 0) | (labels.ravel() >= classes))
         row, value = _row(labels, bad[0])
         more = f" ({bad.size} such labels)" if bad.size > 1 else ""
@@ -67,6 +69,16 @@ def check_labels(labels: np.ndarray, classes: int, name: str = "y") -> None:
             f"{name}: row {row} has label {value:g}; the model has {classes} outputs, "
             f"so labels go from 0 to {classes - 1}{more}"
         )
+
+
+def _within(labels: np.ndarray, classes: int) -> bool:
+    """Whether all are from 0 to classes - 1."""
+    if labels.size <= FEW:
+        values = labels.ravel().tolist()
+        return min(values) >= 0 and max(values) < classes
+    if labels.dtype.kind == "i":  # read as unsigned, what is below 0 is very large
+        return bool(labels.view(f"u{labels.dtype.itemsize}").max() < classes)
+    return bool(labels.min() >= 0 and labels.max() < classes)
 
 
 def check_binary(labels: np.ndarray, name: str = "y") -> None:
@@ -105,9 +117,9 @@ def first_nonfinite(array: np.ndarray) -> int | None:
     """The first row with NaN or infinity, if any; a sum that is finite has neither in it."""
     if array.dtype.kind != "f" or array.size == 0:
         return None
-    with np.errstate(all="ignore"):
-        if math.isfinite(array.sum()):
-            return None
+    # einsum adds three times as fast as sum does, and never warns of inf - inf
+    if math.isfinite(np.einsum("i->", array.ravel("K"))):
+        return None
     found = np.argwhere(~np.isfinite(array))
     return int(found[0][0]) if len(found) else None
 
