@@ -26,11 +26,13 @@ MOST = 4 << 20
 #: bytes of buffers from which a chain is worth it: less stays in cache anyway
 WORTH = 2 << 20
 #: units that a chain has at least, so that threads are busy alike
-UNITS = 8
+UNITS = 16
 #: bytes that launches share for each sample, if they are to be a chain
 SHARED = 4096
 #: launches that a chain is looked for in
 AHEAD = 32
+#: launches of a chain: what they use lives through all of it, so longer ones need more memory
+LONG = 4
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def gather(launches: Sequence[Launch]) -> tuple[list[Launch], list[Launch], list
     for launch in others if first.walk else ():
         free = not any(conflict(x, launch) for x in after)
         if launch.walk:
-            if not (free and joins(members, launch)):
+            if not (free and joins(members, launch) and len(members) < LONG):
                 break
             members.append(launch)
             tail = 0
