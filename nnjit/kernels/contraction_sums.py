@@ -34,6 +34,7 @@ BLOCK = 256  # rows of a and b that are copied at once
 PART = 384  # rows of y in a chunk: those of a block then stay in L2
 LEAST = 32  # rows and columns of y for which copying pays
 LONG_ROW = 4096  # bytes between rows of a or b from which copying them pays
+DEEP = 1024  # rows of a and b from which copying them pays
 CHUNKS = 8  # to aim for, so that several threads share the work
 
 # variables of this kernel, which no symbol may be called
@@ -41,15 +42,22 @@ NAMES = "lo hi tid a b y scratch t u o i j k k0 q s d first last start end row r
 
 
 def sums_apply(M: Dim, N: Dim, K: Dim, dtype: str, epilogue: Epilogue) -> bool:
-    """Is this the better template? M and N are static, rows long, K is open or long, and nothing
-    but a tail follows.
+    """Is this the better template? M and N are static, rows long, K is long, and nothing but a tail
+    follows.
     """
     if not isinstance(M, int) or not isinstance(N, int) or min(M, N) < LEAST:
         return False
-    # pairs are made of rows, so these are copied in any case
-    long = dtype == "b2" or max(M, N) * target.itemsize(dtype) >= LONG_ROW
-    deep = isinstance(K, str) or K > BLOCK // 2
-    return long and deep and epilogue.final == "store" and not epilogue.bias
+    if epilogue.final != "store" or epilogue.bias:
+        return False
+    if dtype == "b2":  # pairs are made of rows, so these are copied in any case
+        return isinstance(K, str) or K > BLOCK // 2
+    size = target.itemsize(dtype)
+    far = [n * size for n in (M, N) if n * size >= LONG_ROW]
+    if isinstance(K, int):
+        return bool(far) and K > DEEP
+    # a batch alone is mostly short, and then in place is faster unless rows meet in the caches
+    long = not K.isidentifier() or any(n % LONG_ROW == 0 for n in far)
+    return bool(far) and long
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 
 from nnjit.kernels import target
 from nnjit.kernels.contraction import Epilogue, matmul_template
+from nnjit.kernels.contraction_sums import sums_apply
 from nnjit.kernels.recipe import PLAIN
 from tests.kernels.harness import run_recipe
 
@@ -114,11 +115,22 @@ def test_few_rows_are_cut_into_pieces_of_columns(epilogue, steady):
 @pytest.mark.parametrize(("M", "N"), [(37, 1030), (1029, 33), (200, 1024)])
 def test_sums_over_long_rows(M, N):
     """Rows of a and b are copied, block by block, where they are far apart."""
-    recipe = matmul_template("weight_gradient", M, N, "batch", transpose_a=True)
+    recipe = matmul_template("weight_gradient", M, N, "5 * batch", transpose_a=True)
     (step,) = recipe.steps
     assert step.args[-1] == "scratch"
-    for K in (0, 1, 255, 256, 600):
-        check(recipe, (M, N, K), True, False, symbols={"batch": K}, seed=K)
+    for batch in (0, 1, 51, 52, 120):
+        symbols = {"batch": batch}
+        check(recipe, (M, N, 5 * batch), True, False, symbols=symbols, seed=batch)
+
+
+@pytest.mark.parametrize(
+    ("K", "M", "N", "copied"),
+    [("batch", 1600, 128, False), ("batch", 1024, 64, True), ("batch * 64", 1600, 128, True),
+     ("batch * 64", 512, 512, False), (512, 1024, 512, False), (2048, 512, 1024, True)],
+)  # fmt: skip
+def test_where_long_rows_are_copied(K, M, N, copied):
+    """Sums over many rows, or over rows that a power of two lies between."""
+    assert sums_apply(M, N, K, "f4", PLAIN) == copied
 
 
 @pytest.mark.parametrize("ta", [False, True])
