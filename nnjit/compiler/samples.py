@@ -62,8 +62,22 @@ class Samples:
     def find(self, nodes: Sequence[Node]) -> Mapping[Node, Kind]:
         """The kinds of Nodes, inputs before users. NotSliceable names what mixes samples."""
         for n in nodes:
-            self.kinds[n] = self.leaf(n) if n.is_leaf else self.node(n)
+            try:
+                self.kinds[n] = self.leaf(n) if n.is_leaf else self.node(n)
+            except NotSliceable:
+                if n.op.kind == "view" and any(self.over_samples(x, n.scope) for x in nodes):
+                    raise NotSliceable(f"{n.scope} needs the whole batch") from None
+                raise
         return self.kinds
+
+    def over_samples(self, n: Node, scope: str) -> bool:
+        """Does this Node of a layer reduce over samples? The layer's views are then parts of a
+        statistic, as the first sample is of a variance.
+        """
+        if not scope or n.scope != scope or n.op.kind != "reduce":
+            return False
+        axes = n.attrs.get("axes") or (n.attrs.get("axis"),)
+        return any(self.has([d]) for i, d in enumerate(n.inputs[0].shape) if i in axes)
 
     def has(self, dims: Sequence[Dim]) -> bool:
         return self.symbol in symbols_of(dims)

@@ -44,7 +44,8 @@ class LaunchTime:
 @dataclass(frozen=True)
 class Profile:
     """step_ms: median of undisturbed steps, best_ms: the fastest. work: bytes of the arena. parts:
-    "8 slices of up to 6 samples", or "" where a step runs on the whole batch.
+    "8 slices of up to 6 samples", or "" where a step runs on the whole batch. whole: why it does,
+    "" if it does not or was not asked for slices.
     """
 
     step: str
@@ -57,6 +58,7 @@ class Profile:
     launches: tuple[LaunchTime, ...]
     machine: Machine
     parts: str = ""
+    whole: str = ""
 
     @property
     def gflops(self) -> float:
@@ -95,6 +97,7 @@ def profile_step(
     return Profile(
         name, dict(arrangement.extents), steps, limits.threads, float(np.median(times)),
         min(times), arrangement.work, launches, limits, executable.slices_text(arrangement.extents),
+        executable.whole_text(arrangement.extents),
     )  # fmt: skip
 
 
@@ -133,6 +136,7 @@ def text(p: Profile) -> str:
         f"{p.step} step, {extents}: {p.step_ms:.3f} ms undisturbed (median of {p.steps}, best "
         f"{p.best_ms:.3f}), {measured:.3f} ms in launches; {p.gflops:.1f} GFLOP/s; "
         f"work arena {bytes_text(p.work)}",
+        *[f"on the whole batch, not in slices: {p.whole}"] * bool(p.whole),
         f"this machine: {m.gflops:.0f} GFLOP/s and {m.bandwidth:.0f} GB/s on {m.threads} threads: "
         f"at these limits what is counted takes {roof:.3f} ms ({roof / p.step_ms:.0%} of the step)",
     ])  # fmt: skip

@@ -133,6 +133,12 @@ class Executable:
         """'8 slices of up to 6 samples'; '' where a batch of these extents runs whole."""
         return ""
 
+    def whole_text(self, extents: Mapping[str, int]) -> str:
+        """Why a batch of these extents runs whole; '' where it does not, or nobody asked for
+        slices.
+        """
+        return ""
+
     def _none(self, *_: Any, **__: Any) -> Any:
         raise NnjitError("device 'interpret' has no plan and no source: choose 'cpu' or 'python'")
 

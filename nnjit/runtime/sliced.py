@@ -209,6 +209,9 @@ class SlicedExecutable(Executable):
         many = "slice" if len(sizes) == 1 else "slices"
         return f"{len(sizes)} {many} of up to {max(sizes, default=0)} samples"
 
+    def whole_text(self, extents: Mapping[str, int]) -> str:
+        return "" if self.slices_text(extents) else self.reason
+
     def describe(self, extents: Mapping[str, int]) -> str:
         """The slices, or 'the whole batch' and why."""
         why = f" ({self.reason})" if self.reason else ""

@@ -186,7 +186,7 @@ def mean_of_all(x):
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (layers.BatchNormalization(), "batch_normalization"),
+        (layers.BatchNormalization(), "batch_normalization needs the whole batch"),
         (layers.Activation(mean_of_all), "of the whole batch"),
         (layers.Activation(lambda x: ops.flip(x, 0)), "flip .* moves them"),
         (layers.Activation(lambda x: x * ops.max(x, axis=0)), "max .* over all samples"),
@@ -234,6 +234,8 @@ def test_auto_takes_slices_where_the_batch_is_large(monkeypatch, caplog):
     small.train_on_batch(*data(small, 7))
     assert "the whole batch (what the step keeps is small)" in caplog.text
     small.train_on_batch(*data(small, 5000))  # as the first batch decided
+    why = "on the whole batch, not in slices: what the step keeps is small"
+    assert why in str(small.profile(*data(small, 7), steps=1))
     assert small.executable("train").describe({"batch": 5000}).startswith("the whole batch")
 
 
