@@ -227,9 +227,12 @@ def cheapest(n: int, vectors: int, registers: int, exact: bool) -> tuple[int, in
 
 @dataclass
 class Tiles:
-    """The tiles of one kernel file: equal ones get one definition and one name."""
+    """The tiles of one kernel file: equal ones get one definition and one name. kind: the function
+    that makes them, and its module.
+    """
 
     dtype: str
+    kind: str = "tile"
     names: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def get(self, rows: int, panel: Panel, **options: object) -> str:
@@ -256,7 +259,7 @@ class Tiles:
             parts.append("emulate=True")
         definition = tuple(parts)
         if definition not in self.names:
-            stem = f"tile_{rows}x{panel.vectors}"
+            stem = f"{self.kind}_{rows}x{panel.vectors}"
             same = sum(name == stem or name.startswith(stem + "_") for name in self.names.values())
             self.names[definition] = f"{stem}_{same}" if same else stem
         return self.names[definition]
@@ -265,10 +268,11 @@ class Tiles:
         """The module-level lines that define the tiles."""
         if not self.names:
             return ()
-        lines = ["from nnjit.kernels.tile import tile", ""]
+        lines = [f"from nnjit.kernels.{self.kind} import {self.kind}", ""]
         for definition, name in self.names.items():
-            whole = f"{name} = tile({', '.join(definition)})"
-            lines += [whole] if len(whole) <= 100 else [f"{name} = tile(", *folded(definition), ")"]
+            start = f"{name} = {self.kind}("
+            whole = f"{start}{', '.join(definition)})"
+            lines += [whole] if len(whole) <= 100 else [start, *folded(definition), ")"]
         return tuple(lines)
 
 

@@ -8,7 +8,11 @@ is never written to memory.
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 from nnjit.kernels import target
+from nnjit.kernels.asking_tile import SHIFT
 from nnjit.kernels.blocks import (
     Dim,
     Panel,
@@ -31,9 +35,10 @@ from nnjit.kernels.template import Template, indent
 SUM_BYTES = 32 * 1024  # of sums in scratch at a time, if that is a tile's rows or more
 LEAST = 1 << 14  # elements from which it pays; smaller updates are done together
 LONGEST = 4096  # columns: a tile's rows of sums then stay in L2
+MOST_ASKED = 4  # arrays that a tile asks for
 
 # variables of this kernel, which no symbol may be called
-NAMES = "lo hi tid a b bias mask residual y scratch i j o q first last step at at_sums"
+NAMES = "lo hi tid a b bias mask residual y scratch i j o q first last step at at_sums ask pace"
 
 
 def update_applies(M: Dim, N: Dim, K: Dim, dtype: str) -> bool:
@@ -45,6 +50,70 @@ def update_applies(M: Dim, N: Dim, K: Dim, dtype: str) -> bool:
     return M * N >= LEAST and N <= LONGEST and not sums_apply(M, N, K, dtype, PLAIN)
 
 
+@dataclass(frozen=True)
+class Update:
+    """One kernel: a (K, M), b (K, N); rows of a tile; rows of sums in scratch; what its tail reads
+    and writes at each element, which its tiles ask for.
+    """
+
+    M: int
+    N: int
+    K: Dim
+    dtype: str
+    epilogue: Epilogue
+    rows: int
+    several: int
+    asked: tuple[str, ...]
+
+    def tile_call(
+        self, tiles: Tiles, asking: Tiles, panel: Panel, rows: int, i: str = "i"
+    ) -> list[str]:
+        """Rows i.. of the product, the columns of a panel at o."""
+        ep, N, pace = self.epilogue, self.N, f"pace * {panel.width}"
+        options = {
+            "rows_a": tuple(range(rows)), "rows_c": tuple(r * N for r in range(rows)),
+            "step_a": self.M, "step_b": N, "init": ep.tile_options()["init"], "final": ep.final,
+        }  # fmt: skip
+        whole = f"{i} * {N} + o"
+        out = ["scratch", f"at + ({i} - first) * {N} + o"] if ep.tail else ["y", whole]
+        args = ["1", str(self.K), "a", i, "0", "b", "o", "0", *out,
+                *ep.tile_arguments("o", whole)]  # fmt: skip
+        if not self.asked or rows < self.rows:
+            return call(tiles.get(rows, panel, **options), args)
+        # tile by tile, one stretch after the other of what the tail runs over
+        place = f"ask = first * {N} + o * {self.several}"
+        if self.several > self.rows:
+            place += f" + ({i} - first) * {panel.width}"
+        tile = asking.get(rows, panel, asks=len(self.asked), **options)
+        more = [word for name in self.asked for word in (name, "ask")]
+        return [place, *call(tile, [*args, *more, pace])]
+
+    def tail(self) -> list[str]:
+        """The tail over all rows at once, or row by row where it reads at the column."""
+        ep, N = self.epilogue, self.N
+        if ep.tail is None:
+            return []
+        if any("COLUMN" in line for line in ep.tail("q + j", "COLUMN")):
+            loop = ep.lines(f"i * {N}", "", N, f"at + (i - first) * {N}")
+            return ["for i in range(first, last):", *indent(loop)]
+        return ep.lines(f"first * {N}", "", f"(last - first) * {N}", "at")
+
+
+def defined(*tiles: Tiles) -> list[str]:
+    """The import lines of all tiles, then their definitions."""
+    found = [t.imports() for t in tiles if t.names]
+    return [lines[0] for lines in found] + [""] + [line for lines in found for line in lines[2:]]
+
+
+def asked(ep: Epilogue, dtype: str) -> tuple[str, ...]:
+    """What the tail reads and writes at each element."""
+    if ep.tail is None:
+        return ()
+    lines = "\n".join(ep.tail("AT", "COLUMN"))
+    params = (("y", dtype), *ep.extra_params)
+    return tuple(n for n, code in params if code == dtype and f"{n}[AT]" in lines)[:MOST_ASKED]
+
+
 def update_template(
     name: str, M: int, N: int, K: Dim, dtype: str, ep: Epilogue, formula: str
 ) -> Recipe:
@@ -52,62 +121,34 @@ def update_template(
 
     out and residual may be the same memory; so may what the tail reads and writes at one place.
     """
-    tiles = Tiles(dtype)
+    tiles, asking = Tiles(dtype), Tiles(dtype, "asking_tile")
+    size = target.itemsize(dtype)
     rows, vectors = choose(M, N, dtype)
-    several = max(1, SUM_BYTES // (rows * N * target.itemsize(dtype))) * rows
-    body = [
-        *([f"at = tid * {several * N}"] if ep.tail else []),
-        f"for first in range(lo, hi, {several}):",
-        f"    last = min(hi, first + {several})",
-    ]
+    several = max(1, SUM_BYTES // (rows * N * size)) * rows
+    u = Update(M, N, K, dtype, ep, rows, several, asked(ep, dtype))
+    body = [f"at = tid * {several * N}"] if ep.tail else []
+    body += [f"pace = {rows << SHIFT} // max({K}, 1)"] if u.asked else []
+    body += [f"for first in range(lo, hi, {several}):", f"    last = min(hi, first + {several})"]
     for panel in panels(N, vectors, lanes_of(dtype)):
-
-        def block(count: int, i: str = "i", panel: Panel = panel) -> list[str]:
-            return tile_call(tiles, count, panel, (M, N, K), ep, i)
-
+        block = functools.partial(u.tile_call, tiles, asking, panel)
         # what is in scratch may be computed twice, what is read and written in y may not
         inner = blocks_of_rows(rows, Rows("first", "last"), block, ep.tail is not None)
         body += [f"    {panel.loop()}", *indent(inner, 2)]
-    body += indent(tail_of(N, ep))
+    body += indent(u.tail())
     template = Template(
         name=name,
         doc=filled(
             f"{name}: y = {formula}\na ({K}, {M}), b ({K}, {N}) -> y ({M}, {N}); rows lo..hi of y"
             + f"; the product of {several} rows at a time lies in scratch." * (ep.tail is not None)
         ),
-        imports=(*ep.imports, *tiles.imports()),
+        imports=(*ep.imports, *defined(asking, tiles)),
         symbols=check_symbols(name, symbols_of(K), NAMES, ep.extra_params),
         params=(("a", dtype), ("b", dtype), *ep.params(dtype), ("y", dtype), *ep.extra_params,
                 *([("scratch", dtype)] if ep.tail else [])),
         body=tuple(body),
         trip=M,
-        scratch=several * N * target.itemsize(dtype) if ep.tail else 0,
+        scratch=several * N * size if ep.tail else 0,
         grain=grain(product(2, N, K), rows),
     )  # fmt: skip
     roles = ("a", "b", *ep.inputs(), "out", *(n for n, _ in ep.extra_params))
     return Recipe((Step(template, roles + ("scratch",) * (ep.tail is not None)),))
-
-
-def tile_call(
-    tiles: Tiles, rows: int, panel: Panel, sizes: tuple[int, int, Dim], ep: Epilogue, i: str
-) -> list[str]:
-    """Rows i.. of the product, the columns of a panel at o."""
-    M, N, K = sizes
-    tile = tiles.get(
-        rows, panel, rows_a=tuple(range(rows)), rows_c=tuple(r * N for r in range(rows)),
-        step_a=M, step_b=N, init=ep.tile_options()["init"], final=ep.final,
-    )  # fmt: skip
-    whole = f"{i} * {N} + o"
-    out = ["scratch", f"at + ({i} - first) * {N} + o"] if ep.tail else ["y", whole]
-    beside = ep.tile_arguments("o", whole)
-    return call(tile, ["1", str(K), "a", i, "0", "b", "o", "0", *out, *beside])
-
-
-def tail_of(N: int, ep: Epilogue) -> list[str]:
-    """The tail over all rows at once, or row by row where it reads at the column."""
-    if ep.tail is None:
-        return []
-    if any("COLUMN" in line for line in ep.tail("q + j", "COLUMN")):
-        loop = ep.lines(f"i * {N}", "", N, f"at + (i - first) * {N}")
-        return ["for i in range(first, last):", *indent(loop)]
-    return ep.lines(f"first * {N}", "", f"(last - first) * {N}", "at")
