@@ -12,10 +12,10 @@ are taken at a time, and which of its launches are worth it, follows from the ex
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from nnjit.compiler.groups import Buffer, Launch
+from nnjit.compiler.groups import NOMINAL, Buffer, Launch
 from nnjit.compiler.walks import SHARES, SYMBOL, in_pieces
 from nnjit.spec import symbols_of
 
@@ -29,6 +29,8 @@ WORTH = 2 << 20
 UNITS = 16
 #: bytes that launches share for each sample, if they are to be a chain
 SHARED = 4096
+#: what a chain may need of the memory that the step needs anyway
+ROOM = 1.02
 #: launches that a chain is looked for in
 AHEAD = 32
 #: launches of a chain: what they use lives through all of it, so longer ones need more memory
@@ -48,8 +50,12 @@ class Chain:
 
 
 # ------------------------------------------------------------------------------------ what they are
-def find(launches: Sequence[Launch]) -> tuple[list[Launch], tuple[Chain, ...]]:
-    """The launches with those of each chain next to each other, and the chains."""
+def find(
+    launches: Sequence[Launch], outputs: Collection[Buffer] = ()
+) -> tuple[list[Launch], tuple[Chain, ...]]:
+    """The launches with those of each chain next to each other, and the chains. outputs: what is
+    kept to the end.
+    """
     out: list[Launch] = []
     chains: list[Chain] = []
     rest = list(launches)
@@ -62,7 +68,44 @@ def find(launches: Sequence[Launch]) -> tuple[list[Launch], tuple[Chain, ...]]:
             rest[: len(before) + len(members) + len(after)] = after
         else:
             out.append(rest.pop(0))
-    return out, tuple(chains)
+    return out, affordable(out, chains, outputs)
+
+
+def affordable(
+    launches: Sequence[Launch], chains: Sequence[Chain], outputs: Collection[Buffer]
+) -> tuple[Chain, ...]:
+    """The chains, or parts of them, for which the memory of the step is enough: what a chain uses
+    lives as long as all of it, where launches by themselves would reuse it.
+    """
+    lives: dict[Buffer, tuple[int, int]] = {}
+    for i, x in enumerate(launches):
+        for b in x.touched:
+            if b.kind == "work":
+                lives[b] = (lives[b][0] if b in lives else i, i)
+    lives |= {b: (lives[b][0], len(launches)) for b in outputs if b in lives}
+    known = [(nominal(b), *life) for b, life in lives.items()]
+
+    def live(first: int, last: int) -> int:
+        return sum(size for size, born, dies in known if born <= last and first <= dies)
+
+    most = ROOM * max((live(i, i) for i in range(len(launches))), default=0)
+    out = []
+    for chain in chains:
+        first = chain.first
+        while first < chain.last:
+            last = chain.last
+            while last > first and live(first, last) > most:
+                last -= 1
+            if last > first:
+                out.append(Chain(first, last - first + 1))
+            first = last + 1
+    return tuple(out)
+
+
+def nominal(b: Buffer) -> int:
+    """Bytes of a buffer; symbols count as NOMINAL."""
+    names = symbols_of(b.spec.dims)
+    return 0 if b.elements else b.nbytes(dict.fromkeys(names, NOMINAL))
 
 
 def gather(launches: Sequence[Launch]) -> tuple[list[Launch], list[Launch], list[Launch]]:

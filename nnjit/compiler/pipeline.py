@@ -59,7 +59,9 @@ def compile_graph(graph: Graph, layout: Layout | None = None) -> Plan:
         launches = with_kept(launches, kept)
         buffers = {n: kept.get(b, b) for n, b in buffers.items()}
         outputs = {name: kept.get(b, b) for name, b in outputs.items()}
-    launches, chained = chains.find(launches) if config.chains() else (launches, ())
+    chained: tuple[chains.Chain, ...] = ()
+    if config.chains():
+        launches, chained = chains.find(launches, set(outputs.values()))
     plan = make_plan(fusion.graph, launches, buffers, outputs, strips, chained)
     if config.debug() >= 4:
         print(source(plan), file=sys.stderr)
