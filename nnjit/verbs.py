@@ -117,9 +117,10 @@ class Verbs:
         outputs = compiled.resolve()
         labels = dict(labels or {o.key: usual_labels(o) for o in outputs})
         build = train_step if step == "train" else test_step
-        key = (step, tuple(sorted((k, v.shape, v.dtype) for k, v in labels.items())), weight)
         return self.session.executable(
-            key, lambda: build(self, compiled, labels, weight), self.step_variables
+            step_key(step, labels, weight),
+            lambda: build(self, compiled, labels, weight),
+            self.step_variables,
         )
 
     def step_variables(self) -> list[Variable]:
@@ -297,6 +298,11 @@ class Verbs:
         if missing:
             raise ArgumentError(f"{self.name}: give the open axes {', '.join(missing)} a value")
         return known
+
+
+def step_key(step: str, labels: Mapping[str, Spec], weight: Spec | None) -> tuple:
+    """What a session knows a training or test step by."""
+    return (step, tuple(sorted((k, v.shape, v.dtype) for k, v in labels.items())), weight)
 
 
 @functools.cache

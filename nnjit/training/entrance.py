@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from nnjit.data.check import warn_nonfinite
 from nnjit.spec import Dim, Spec
 from nnjit.step import input_keys
 from nnjit.training.feeds import Feed, check_values, feed
+from nnjit.verbs import step_key
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,14 @@ def one_batch(model: Any, x: Any) -> dict[str, np.ndarray]:
 @dataclass(frozen=True)
 class Labels:
     """What the labels of a batch were, of a model with one output: dtype and shape without the
-    batch axis. specs: as `Feed.labels`.
+    batch axis. specs: as `Feed.labels`. keys: what the session knows the steps by.
     """
 
     output: Output
     dtype: np.dtype
     shape: tuple[int, ...]
     specs: dict[str, Spec]
+    keys: dict[str, tuple] = field(default_factory=dict)
 
     @classmethod
     def of(cls, compiled: Compiled, y: Any, data: Feed) -> Labels | None:
@@ -99,11 +101,19 @@ class Labels:
             return False
         return bool(y.shape[1:] == self.shape and y.ndim and len(y) == rows)
 
+    def executable(self, model: Any, step: str) -> Any:
+        """The compiled step for such labels."""
+        found = model.session.found(self.keys[step]) if step in self.keys else None
+        if found is None:
+            found = model.executable(step, self.specs, None)
+            self.keys[step] = step_key(step, self.specs, None)
+        return found
+
 
 def labelled_batch(
-    model: Any, compiled: Compiled, x: Any, y: Any
-) -> tuple[dict[str, np.ndarray], dict[str, Spec], Spec | None]:
-    """x and y as the inputs of a step, and the Specs of its labels and weights, as `feed` has them.
+    model: Any, compiled: Compiled, step: str, x: Any, y: Any
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """The compiled step for x and y, and them as its inputs.
 
     All values are looked at; what the arrays are is only asked where they differ from the last.
     """
@@ -114,7 +124,7 @@ def labelled_batch(
             warn_nonfinite(a, name)
         check_values(last.output, y, last.output.key)
         found[last.output.key] = y
-        return found, last.specs, None
+        return last.executable(model, step), found
     data = feed(model, x, y)
     compiled.last_labels = Labels.of(compiled, y, data)
-    return data.whole(), data.labels, data.weight
+    return model.executable(step, data.labels, data.weight), data.whole()

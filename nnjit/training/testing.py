@@ -160,11 +160,10 @@ def on_batch(
     """One "train" or "test" step on these rows, and the metrics of these rows alone."""
     compiled = model.need_compiled(f"{step}_on_batch")
     if sample_weight is None and class_weight is None:
-        batch, labels, weight = labelled_batch(model, compiled, x, y)
+        executable, batch = labelled_batch(model, compiled, step, x, y)
     else:
         data = feed(model, x, y, sample_weight, class_weight)
-        batch, labels, weight = data.whole(), data.labels, data.weight
-    execute = model.executable(step, labels, weight).run
+        executable, batch = model.executable(step, data.labels, data.weight), data.whole()
     compiled.reset()
-    execute(batch)
+    executable.run(batch)
     return compiled.results()
