@@ -1,27 +1,39 @@
-"""Numba with what nnjit's kernels do not need left out: a third of the time of compiling them.
+"""How nnjit uses Numba and LLVM. A part of every key, as `worker` is.
 
-Three things, each of which leaves the machine code of a kernel as it is: passes for closures,
-tuples, array expressions and literals; types of `a + b` that are worked out anew for each place;
-the callback around a kernel, which asks Python to print errors that no kernel raises. A part of
-every key, as `worker` is.
+What kernels do not need is left out, a third of the time of compiling them, which leaves their code
+as it is: passes for closures, tuples, array expressions and literals; types of `a + b` worked out
+anew for each place; the callback around a kernel, which asks Python to print errors that no kernel
+raises. One setting of LLVM changes code: see `UNROLLED`.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+#: the most rounds of a loop that LLVM may write out one by one. It does that before it looks for
+#: loops to make vectors of, and of 16 or 32 elements one by one it makes no vectors: copies of
+#: channels were 2 to 4 times slower for it
+UNROLLED = 8
 #: LLVM's names of what a kernel and the driver return
 RESULTS = {"none": "void", "int64": "i64"}
 
 
+@functools.cache  # LLVM refuses an option that is given twice
+def limit_unrolling() -> None:
+    """Set `UNROLLED`, for the whole process."""
+    import llvmlite.binding as llvm
+
+    llvm.set_option("nnjit", f"-unroll-full-max-count={UNROLLED}")
+
+
+@functools.cache
 def remember_types() -> None:
     """Have Numba keep what a built-in function gives for argument types. It asks NumPy's ufuncs
     for every addition of two numbers: a seventh of all time.
     """
     from numba.core.types.functions import BaseFunction
 
-    if hasattr(BaseFunction, "found_before"):
-        return
     resolve = BaseFunction.get_call_type
     known: dict[Any, Any] = {}
 
@@ -34,8 +46,7 @@ def remember_types() -> None:
             found = known[key] = resolve(self, context, args, kws)
         return found
 
-    for name, value in (("get_call_type", get_call_type), ("found_before", known)):
-        setattr(BaseFunction, name, value)
+    BaseFunction.get_call_type = get_call_type  # type: ignore[method-assign]
 
 
 def short_pipeline() -> type:

@@ -24,7 +24,7 @@ from nnjit import config
 from nnjit.atomic import write_atomic
 from nnjit.errors import CompileError
 from nnjit.kernels import target
-from nnjit.runtime import cache, worker
+from nnjit.runtime import cache, frontend, worker
 
 _PREFIX = "nnjit.kernels."
 _jitted: dict[str, types.ModuleType] = {}  # the jitted copies of the modules of nnjit.kernels
@@ -97,6 +97,7 @@ def _compile(source: cache.KernelSource, path: Path):
         with jitted_helpers(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             spec.loader.exec_module(module)
+            frontend.limit_unrolling()
             result, arguments = worker.parse_signature(source.signature)
             callback = cfunc(result(*arguments), cache=True, **worker.OPTIONS)
             return callback(getattr(module, source.name))

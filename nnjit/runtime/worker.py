@@ -70,6 +70,7 @@ def prepare() -> None:
     from numba.core import codegen  # which would import scipy for its BLAS; no kernel calls that
 
     never_run(codegen)
+    frontend.limit_unrolling()
     frontend.remember_types()
     gc.freeze()
 

@@ -45,6 +45,7 @@ def compiled(source: str, name: str, sig: str):
     """(ctypes function, the cfunc that owns the code); Numba as the compile workers use it."""
     from numba import cfunc, types
 
+    frontend.limit_unrolling()
     frontend.remember_types()
     kinds = []
     for word in sig[len("void(") : -1].split(", "):

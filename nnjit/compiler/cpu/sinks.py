@@ -274,11 +274,11 @@ def reduce_partials(sinks: Sequence[Accumulator], size: Dim, count: int) -> list
     """Lines of the kernel that joins the partial results p0, p1, … into y0, y1, … in order."""
     out = Lines()
     out.loop("i", "lo", "hi")
+    for k in range(len(sinks)):
+        out.add(f"y{k}[i] = p{k}[i]")
+    out.level -= 1
+    out.loop("q", "1", str(count))
+    out.loop("i", "lo", "hi")
     for k, a in enumerate(sinks):
-        out.add(f"a{k} = p{k}[i]")
-        out.loop("q", "1", str(count))
-        step = times(size, 1)
-        out.add(f"a{k} = {a.join(f'a{k}', f'p{k}[i + q * {dim_text(step)}]')}")
-        out.level -= 1
-        out.add(f"y{k}[i] = a{k}")
+        out.add(f"y{k}[i] = {a.join(f'y{k}[i]', f'p{k}[i + q * {dim_text(times(size, 1))}]')}")
     return out.text
