@@ -100,7 +100,7 @@ def product_lines(p: StepProduct, tiles: Tiles) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------- pieces
-WIDE = 8  # vectors of columns of a piece, about
+WIDE = 16  # vectors of columns of a piece, about
 
 
 @dataclass(frozen=True)
