@@ -153,7 +153,8 @@ def contraction_launches(low: Lowering, group: Group) -> None:
         apart=group.apart,
     )
     values = Values(low.fusion, inside, low.ordered(inside.nodes))
-    follow = analyse(low, inside, head, values)
+    # sums in scratch may be computed twice, so a tile need not end where its rows do
+    follow = analyse(low, inside, head, values, beside=not group.apart)
     outputs = low.materialised(inside, [head])
     out = result(follow, outputs, head)
     if follow.rest and follow.operand and out.dtype == "bfloat16":
