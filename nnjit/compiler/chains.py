@@ -25,8 +25,8 @@ FIT = 512 * 1024
 MOST = 4 << 20
 #: bytes of buffers from which a chain is worth it: less stays in cache anyway
 WORTH = 2 << 20
-#: units that a chain has at least, so that threads are busy alike
-UNITS = 16
+#: units that a chain has at least, so that threads are busy alike; of single samples fewer will do
+UNITS, FEWEST = 16, 8
 #: bytes that launches share for each sample, if they are to be a chain
 SHARED = 4096
 #: what a chain may need of the memory that the step needs anyway
@@ -234,7 +234,7 @@ def link(
     most = min(FIT * batch // total, batch // (2 * UNITS))
     samples = -(-max(least, most // unit * unit) // unit) * unit
     units = -(-batch // samples)
-    if units < UNITS or total * samples > MOST * batch:
+    if units < max(FEWEST, min(UNITS, batch)) or total * samples > MOST * batch:
         return None
     steps = tuple([trip * samples // batch for trip in trips])
     return Link(first, samples, units, steps)

@@ -56,6 +56,7 @@ def eager(monkeypatch):
     monkeypatch.setattr(chains, "WORTH", 0)
     monkeypatch.setattr(chains, "SHARED", 1)
     monkeypatch.setattr(chains, "UNITS", 2)
+    monkeypatch.setattr(chains, "FEWEST", 2)
     monkeypatch.setattr(chains, "FIT", 100_000)
 
 
@@ -321,7 +322,8 @@ def test_how_many_samples_are_taken_at_a_time():
     assert linked(64) == [(0, 3, 2)]
     assert linked(128) == [(0, 3, 4)]
     assert linked(63) == [(0, 2, 1)]  # shares of all samples: the sum runs alone
-    assert linked(8) == []
+    assert linked(12) == [(0, 2, 1)]
+    assert linked(7) == []
     assert linked(4096) == [(0, 2, 2)]
 
 
