@@ -67,3 +67,10 @@ def test_a_new_loss_takes_other_labels():
     model.compile("sgd", "mse", device="interpret")
     targets = np.eye(3, dtype="f4")[LABELS]
     assert model.train_on_batch(ROWS, targets) > model.train_on_batch(ROWS, targets)
+
+
+def test_what_is_input_and_label_is_looked_at_once():
+    model = trainee("mse", 4)
+    assert model.train_on_batch(ROWS, ROWS[:]) > model.train_on_batch(ROWS, ROWS[:])
+    with pytest.raises(DataError, match="y: row 2 holds NaN"):
+        model.train_on_batch(NAN, NAN[:])
