@@ -139,6 +139,34 @@ def test_nan_and_inf(final):
         np.testing.assert_array_equal(got[:60].reshape(6, 10)[:, :4], want)
 
 
+@pytest.mark.parametrize("kc", [0, 1, 37])
+def test_asking_changes_nothing(kc):
+    """Requests may name any place; the results are those of the tile that asks for none."""
+    shape = (
+        "rows_a=range(3), rows_c=range(0, 60, 20), vectors=2, lanes=4, step_a=5, step_b=8, "
+        'tail=3, init="bias", final="add", dtype="f8"'
+    )
+    rng = np.random.default_rng(0)
+    values = {n: rng.standard_normal(400) for n in ("a", "b", "e", "m")}
+    given = "1, kc, a, 1, 0, b, 2, 0, c, 3, e, 4, m, 5"
+    found = []
+    for name, options, more in (
+        ("tile", "", ""),
+        ("asking_tile", "asks=2, ", ", a, 7, m, 1 << 20, kc << 16"),
+    ):
+        imports = (f"from nnjit.kernels.{name} import {name}", f"block = {name}({options}{shape})")
+        params = tuple((n, "f8") for n in ("a", "b", "e", "m", "c"))
+        body = (f"block({given}{more})",)
+        t = Template(f"{name}_case", "", imports, ("kc",), params, body, 1)
+        recipe = Recipe((Step(t, ("a", "b", "e", "m", "out")),))
+        for jit in (True, False):
+            v = {**values, "out": np.zeros(100)}
+            found.append(run_recipe(recipe, v, symbols={"kc": kc}, jit=jit)["out"])
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(found[1], found[3])
+
+
 @pytest.mark.parametrize("lanes", [2, 4, 8, 16])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_transpose_block(lanes, dtype):
