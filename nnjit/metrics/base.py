@@ -71,7 +71,7 @@ def divide(a: np.ndarray, b: np.ndarray) -> Any:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.ndim == b.ndim == 0:  # the same without NumPy's preparations
         low = b.item()
-        return a.item() / low if low else 0.0
+        return np.float64(a.item() / low if low else 0.0)
     return np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=b != 0)
 
 
