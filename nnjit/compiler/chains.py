@@ -23,8 +23,11 @@ from nnjit.spec import symbols_of
 FIT = 512 * 1024
 #: ... where shares of sums make units larger: what is still much nearer than memory
 MOST = 4 << 20
-#: bytes of buffers from which a chain is worth it: less stays in cache anyway
+#: bytes of buffers from which a chain is worth it: less stays in L2 anyway
 WORTH = 2 << 20
+#: bytes that a step needs at once from which its chains are: less stays in a common L3, and is read
+#: from there as fast as kernels called sample by sample would cost
+FAR = 32 << 20
 #: units that a chain has at least, so that threads are busy alike; of single samples fewer will do
 UNITS, FEWEST = 16, 8
 #: bytes that launches share for each sample, if they are to be a chain

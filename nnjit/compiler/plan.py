@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,15 @@ class Plan:
         own = [scratch_of(launch, extents) for launch in self.launches]
         together = [sum(own[c.first : c.last + 1]) for c in self.chains]
         return Arrangement(dict(extents), offsets, total, max([*own, *together], default=0))
+
+    def peak(self, extents: Mapping[str, int]) -> int:
+        """Bytes of work buffers that are needed at once, at most; gaps not counted."""
+        change = [0] * (len(self.launches) + 2)  # what is an output outlives the last launch
+        for b, (first, last) in self.lives.items():
+            size = b.nbytes(extents)
+            change[first] += size
+            change[last + 1] -= size
+        return max(itertools.accumulate(change))
 
 
 @dataclass(frozen=True)

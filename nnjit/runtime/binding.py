@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nnjit.compiler.chains import links
+from nnjit.compiler import chains
 from nnjit.compiler.cpu.text import mangle, unmangle
 from nnjit.compiler.groups import Buffer, Launch, number
 from nnjit.compiler.plan import Arrangement, Plan, scratch_of
@@ -81,9 +81,11 @@ def rows_of(plan: Plan, extents: Mapping[str, int]) -> list[Row]:
     """
     names = named(extents)
     rows = [row_of(launch, extents, names) for launch in plan.launches]
+    if not plan.chains or plan.peak(extents) < chains.FAR:
+        return rows
     trips = [row.trip for row in rows]
     for chain in plan.chains:
-        for found in links(chain, plan.launches, trips, extents):
+        for found in chains.links(chain, plan.launches, trips, extents):
             more, scratch = len(found.steps) - 1, 0
             for k, step in enumerate(found.steps, found.first):
                 rows[k] = replace(

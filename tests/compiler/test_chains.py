@@ -54,6 +54,7 @@ def hourglass():
 def eager(monkeypatch):
     """Small models have chains too."""
     monkeypatch.setattr(chains, "WORTH", 0)
+    monkeypatch.setattr(chains, "FAR", 0)
     monkeypatch.setattr(chains, "SHARED", 1)
     monkeypatch.setattr(chains, "UNITS", 2)
     monkeypatch.setattr(chains, "FEWEST", 2)
