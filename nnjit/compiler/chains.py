@@ -11,6 +11,7 @@ are taken at a time, and which of its launches are worth it, follows from the ex
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,8 +58,10 @@ def find(
     launches: Sequence[Launch], outputs: Collection[Buffer] = ()
 ) -> tuple[list[Launch], tuple[Chain, ...]]:
     """The launches with those of each chain next to each other, and the chains. outputs: what is
-    kept to the end.
+    kept to the end. None where a batch of NOMINAL samples would stay in L3.
     """
+    if peak(spans(launches, outputs)) < FAR:
+        return list(launches), ()
     out: list[Launch] = []
     chains: list[Chain] = []
     rest = list(launches)
@@ -80,19 +83,13 @@ def affordable(
     """The chains, or parts of them, for which the memory of the step is enough: what a chain uses
     lives as long as all of it, where launches by themselves would reuse it.
     """
-    lives: dict[Buffer, tuple[int, int]] = {}
-    for i, x in enumerate(launches):
-        for b in x.touched:
-            if b.kind == "work":
-                lives[b] = (lives[b][0] if b in lives else i, i)
-    lives |= {b: (lives[b][0], len(launches)) for b in outputs if b in lives}
-    known = [(nominal(b), *life) for b, life in lives.items()]
+    known = spans(launches, outputs)
 
     def live(first: int, last: int) -> int:
         return sum(size for size, born, dies in known if born <= last and first <= dies)
 
-    most = ROOM * max((live(i, i) for i in range(len(launches))), default=0)
-    out = []
+    most = ROOM * peak(known)
+    out: list[Chain] = []
     for chain in chains:
         first = chain.first
         while first < chain.last:
@@ -103,6 +100,26 @@ def affordable(
                 out.append(Chain(first, last - first + 1))
             first = last + 1
     return tuple(out)
+
+
+def spans(launches: Sequence[Launch], outputs: Collection[Buffer]) -> list[tuple[int, int, int]]:
+    """Of each work buffer its nominal bytes and the first and last launch that needs it."""
+    lives: dict[Buffer, tuple[int, int]] = {}
+    for i, x in enumerate(launches):
+        for b in x.touched:
+            if b.kind == "work":
+                lives[b] = (lives[b][0] if b in lives else i, i)
+    lives |= {b: (lives[b][0], len(launches)) for b in outputs if b in lives}
+    return [(nominal(b), *life) for b, life in lives.items()]
+
+
+def peak(known: Collection[tuple[int, int, int]]) -> int:
+    """The most bytes that are needed at once, of (bytes, first launch, last launch)."""
+    change = [0] * (max((last for _, _, last in known), default=0) + 2)
+    for size, first, last in known:
+        change[first] += size
+        change[last + 1] -= size
+    return max(itertools.accumulate(change))
 
 
 def nominal(b: Buffer) -> int:

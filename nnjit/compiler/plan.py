@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import bisect
 import functools
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nnjit.compiler.chains import Chain
+from nnjit.compiler.chains import Chain, peak
 from nnjit.compiler.groups import Buffer, Launch
 from nnjit.graph import Graph, Node
 
@@ -90,12 +89,7 @@ class Plan:
 
     def peak(self, extents: Mapping[str, int]) -> int:
         """Bytes of work buffers that are needed at once, at most; gaps not counted."""
-        change = [0] * (len(self.launches) + 2)  # what is an output outlives the last launch
-        for b, (first, last) in self.lives.items():
-            size = b.nbytes(extents)
-            change[first] += size
-            change[last + 1] -= size
-        return max(itertools.accumulate(change))
+        return peak([(b.nbytes(extents), *life) for b, life in self.lives.items()])
 
 
 @dataclass(frozen=True)
