@@ -20,17 +20,19 @@ def asking_tile(
     rows_c: Iterable[int],
     vectors: int,
     lanes: int,
-    step_a: int,
-    step_b: int,
     dtype: str,
+    step_a: int = 1,
+    step_b: int = 0,
     tail: int = 0,
     init: str = "zero",
     final: str = "store",
+    level: int = 1,
 ) -> Callable[..., None]:
     """A tile with one tap whose arguments go on with `asks` pairs (p, poff), and pace.
 
     At step k the cache line of p[poff + (k * pace >> SHIFT)] is asked for, of each p: requests
-    spread over the reduction do not stand in the way of its own. All else is as in `tile.tile`.
+    spread over the reduction do not stand in the way of its own. level: of the cache that it comes
+    to, 1 or 2. All else is as in `tile.tile`.
     """
     rows_a, rows_c = tuple(rows_a), tuple(rows_c)
     shape = TileShape(
@@ -40,7 +42,7 @@ def asking_tile(
     if target.jitting:
         from nnjit.kernels.asking_llvm import asking_intrinsic
 
-        return asking_intrinsic(shape, asks)
+        return asking_intrinsic(shape, asks, level)
     run, count = numpy_tile(shape), len(shape.arguments())
 
     def plain(*args: Any) -> None:

@@ -248,6 +248,7 @@ class Tiles:
             "step_a": 1,
             "step_b": 0,
             "out": "f4" if self.dtype == "b2" else self.dtype,
+            "level": 1,
         }
         parts = [
             f"{k}={progression(v)}"
@@ -274,6 +275,13 @@ class Tiles:
             whole = f"{start}{', '.join(definition)})"
             lines += [whole] if len(whole) <= 100 else [start, *folded(definition), ")"]
         return tuple(lines)
+
+
+def defined(*tiles: Tiles) -> list[str]:
+    """The import lines of all tiles, then their definitions."""
+    found = [t.imports() for t in tiles if t.names]
+    first = [lines[0] for lines in found]
+    return [*first, *([""] if found else []), *(line for lines in found for line in lines[2:])]
 
 
 def progression(value: object) -> str:

@@ -17,6 +17,7 @@ from nnjit.kernels.blocks import (
     Tiles,
     check_symbols,
     choose,
+    defined,
     filled,
     grain,
     lanes_of,
@@ -39,7 +40,8 @@ PACK_BYTES = 2048  # the least size of a row of b for it
 
 # variables of these kernels, which no symbol may be called
 NAMES = (
-    "lo hi tid a b bias mask residual y i k0 j o q r t first last done step g stop scratch at_sums"
+    "lo hi tid a b bias mask residual y i k0 j o q r t first last left right ask done step g stop "
+    "scratch at_sums"
 )
 
 
@@ -137,13 +139,14 @@ def main_step(main: Template, p: Product, before: Sequence[Step]) -> Step:
 
 def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -> Template:
     """The kernel of a product: rows lo..hi of y."""
-    tiles = Tiles(p.dtype)
+    tiles, asking = Tiles(p.dtype), Tiles(p.dtype, "asking_tile")
     ep = p.epilogue
     units = grain(product(2, p.N, p.K), p.rows)
-    pieces = None
-    if p.batch is None:
-        pieces = Pieces.of(p, units)
-        body = pieces.lines(p, tiles) if pieces else several_rows(p, tiles)
+    pieces = Pieces.of(p)
+    if pieces:
+        units, body = 1, pieces.lines(p, tiles, asking)
+    elif p.batch is None:
+        body = several_rows(p, tiles)
     else:
         m = text(p.M)
         a = "t * " + text(product(p.M, p.K)) if p.batch_a else ""
@@ -165,14 +168,16 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
     formula = describe(ep, f"a{'.T' * transpose_a} @ b{'.T' * transpose_b}")
     note = "b is packed in panels; " * p.packed
     note = "pairs of bfloat16 along k; " * (p.dtype == "b2") + note
-    few = f"; of up to {p.rows} rows, pieces of columns" if pieces else ""
+    part = "rows lo..hi of y"
+    if pieces:
+        part = f"lo..hi: {pieces.count} pieces of columns for {pieces.rows} rows each"
     lead = "" if p.batch is None else f"{p.batch} times "
     symbols = symbols_of(p.batch, p.M, p.N, p.K)
     check_symbols(name, symbols, NAMES, ep.extra_params)
     return Template(
         name=name,
-        doc=filled(f"{name}: y = {formula}\n{lead}{shapes}; {note}rows lo..hi of y{few}."),
-        imports=(*ep.imports, *tiles.imports()),
+        doc=filled(f"{name}: y = {formula}\n{lead}{shapes}; {note}{part}."),
+        imports=(*ep.imports, *defined(asking, tiles)),
         symbols=symbols,
         params=(
             ("a", a_code),

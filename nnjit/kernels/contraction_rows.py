@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nnjit.kernels import target
+from nnjit.kernels.asking_tile import SHIFT
 from nnjit.kernels.blocks import Dim, Panel, Tiles, call, lanes_of, panels, product, text, total
 from nnjit.kernels.recipe import Epilogue
 from nnjit.kernels.template import indent
@@ -135,6 +136,16 @@ class Rows:
     row: str = ""
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """The first tile of each panel asks for b, `rows` rows further on. tiles: where such tiles are
+    kept.
+    """
+
+    tiles: Tiles
+    rows: int
+
+
 def whole_b(p: Product) -> int:
     """Bytes of b; 0 where only a run knows."""
     if isinstance(p.K, int) and isinstance(p.N, int):
@@ -164,7 +175,9 @@ def row_blocks(p: Product, tiles: Tiles, at: Rows) -> list[str]:
     return lines
 
 
-def panel_rows(p: Product, tiles: Tiles, panel: Panel, at: Rows) -> list[str]:
+def panel_rows(
+    p: Product, tiles: Tiles, panel: Panel, at: Rows, ahead: Ahead | None = None
+) -> list[str]:
     """These rows of the panel of columns at o."""
     lines: list[str] = []
     parts = phases(p)
@@ -177,7 +190,9 @@ def panel_rows(p: Product, tiles: Tiles, panel: Panel, at: Rows) -> list[str]:
 
         # where y is read, no row may be done twice
         again = len(parts) == 1 and not p.epilogue.operand
-        body = blocks_of_rows(p.rows, at, block, again)
+        body = blocks_of_rows(p.rows, at, block, again, ahead is not None)
+        if ahead:
+            body = lead(p, panel, phase, at, ahead) + body
         lines += [phase.loop, *indent(body)] if phase.loop else body
     out = f"({at.row} + i) * {text(p.N)} + o" if at.row else f"i * {text(p.N)} + o"
     tail = p.epilogue.lines(out, "o", panel.columns)
@@ -205,10 +220,16 @@ def scratch_rows(p: Product, tiles: Tiles, panel: Panel, phase: Phase, at: Rows)
     ]
 
 
+def lead(p: Product, panel: Panel, phase: Phase, at: Rows, ahead: Ahead) -> list[str]:
+    """The first full tile of these rows, which asks for b."""
+    tile = tile_call(p, ahead.tiles, panel, phase, p.rows, at.first, at, ahead=ahead.rows)
+    return [f"if {at.last} - {at.first} >= {p.rows}:", *indent(tile)]
+
+
 def blocks_of_rows(
-    rows: int, at: Rows, block: Callable[[int], list[str]], again: bool
+    rows: int, at: Rows, block: Callable[[int], list[str]], again: bool, led: bool = False
 ) -> list[str]:
-    """Full tiles, then what is left.
+    """Full tiles, then what is left. led: the first full tile is done.
 
     again: rows may be done twice, so that is one more tile that overlaps its neighbour (two of half
     the rows where there is no neighbour). Else fewer rows at a time.
@@ -216,7 +237,8 @@ def blocks_of_rows(
     first, last = at.first, at.last
     if rows == 1:
         return [f"for i in range({first}, {last}):", *indent(block(1))]
-    lines = [f"for i in range({first}, {last} - {rows - 1}, {rows}):", *indent(block(rows))]
+    start = f"{first} + {rows}" if led else first
+    lines = [f"for i in range({start}, {last} - {rows - 1}, {rows}):", *indent(block(rows))]
     half = rows // 2 if rows > 3 else 0
     if again:
         rest = [f"for i in range({first}, {last}):", *indent(block(1))]
@@ -246,10 +268,10 @@ def blocks_of_rows(
 
 def tile_call(
     p: Product, tiles: Tiles, panel: Panel, phase: Phase, rows: int, i: str, at: Rows,
-    sums: str = "",
+    sums: str = "", ahead: int = 0,
 ) -> list[str]:  # fmt: skip
     """One block of y: `rows` rows at i (of the matrix), the columns of `panel` at o; or, at `sums`,
-    of a scratch as wide as the panel.
+    of a scratch as wide as the panel. ahead: the tile asks for b, so many rows further on.
     """
     ep, step_b = p.epilogue, p.step_b(panel)
     row_c = panel.width if sums else p.N
@@ -261,20 +283,16 @@ def tile_call(
     ]
     fixed = {n: d if isinstance(d, int) else int(n.startswith("row")) for n, d in strides.items()}
     short = isinstance(p.K, int) and p.K <= UNROLL and p.K * rows * panel.vectors <= UNROLLED
-    static = p.K if short else 0
-    name = tiles.get(
-        rows,
-        panel,
-        rows_a=tuple(r * fixed["row_a"] for r in range(rows)),
-        rows_c=tuple(r * fixed["row_c"] for r in range(rows)),
-        step_a=fixed["step_a"],
-        step_b=fixed["step_b"],
-        static_k=static,
-        runtime=tuple(run_time),
-        init=phase.init,
-        final=phase.final,
-        out=("f4" if p.dtype == "b2" else p.dtype) if sums else p.codes[2],
-    )
+    options = {
+        "rows_a": tuple(r * fixed["row_a"] for r in range(rows)),
+        "rows_c": tuple(r * fixed["row_c"] for r in range(rows)),
+        "step_a": fixed["step_a"], "step_b": fixed["step_b"], "static_k": p.K if short else 0,
+        "runtime": tuple(run_time), "init": phase.init, "final": phase.final,
+        "out": ("f4" if p.dtype == "b2" else p.dtype) if sums else p.codes[2],
+    }  # fmt: skip
+    if ahead:
+        options |= {"asks": panel.vectors, "level": 2}
+    name = tiles.get(rows, panel, **options)
     at_a = total(
         at.a or 0, f"{i} * {text(p.row_a)}" if p.row_a != 1 else i, product(phase.start, p.step_a)
     )
@@ -297,4 +315,9 @@ def tile_call(
         *(str(strides[n]) for n in run_time),
         *([str(panel.columns)] if panel.tail == "run" else []),
     ]
+    if ahead:
+        assert isinstance(step_b, int)
+        for v in range(panel.vectors):
+            args += ["b", total(at_b, ahead * step_b + v * panel.lanes)]
+        args.append(f"{step_b} << {SHIFT}")
     return call(name, args)

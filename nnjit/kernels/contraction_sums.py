@@ -30,11 +30,13 @@ from nnjit.kernels.packing_pairs import by_parity, imports, paired
 from nnjit.kernels.recipe import Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
 
-BLOCK = 256  # rows of a and b that are copied at once
+BLOCK = 128  # rows of a and b that are copied at once: a panel of b then stays in L1
 PART = 384  # rows of y in a chunk: those of a block then stay in L2
 LEAST = 32  # rows and columns of y for which copying pays
-LONG_ROW = 4096  # bytes between rows of a or b from which copying them pays
-DEEP = 1024  # rows of a and b from which copying them pays
+LONG_ROW = 1024  # bytes between rows of a or b from which copying them pays
+FAR_ROW = 4096  # ... where there may be few rows, whose places in the caches are the same
+DEEP = 512  # rows of a and b from which copying them pays
+PAIRS = 128  # bfloat16: pairs of rows from which they are copied
 CHUNKS = 8  # to aim for, so that several threads share the work
 
 # variables of this kernel, which no symbol may be called
@@ -50,14 +52,14 @@ def sums_apply(M: Dim, N: Dim, K: Dim, dtype: str, epilogue: Epilogue) -> bool:
     if epilogue.final != "store" or epilogue.bias:
         return False
     if dtype == "b2":  # pairs are made of rows, so these are copied in any case
-        return isinstance(K, str) or K > BLOCK // 2
-    size = target.itemsize(dtype)
-    far = [n * size for n in (M, N) if n * size >= LONG_ROW]
+        return isinstance(K, str) or K > PAIRS
+    widest = max(M, N) * target.itemsize(dtype)
     if isinstance(K, int):
-        return bool(far) and K > DEEP
+        return widest >= LONG_ROW and K > DEEP
+    if not K.isidentifier():
+        return widest >= LONG_ROW
     # a batch alone is mostly short, and then in place is faster unless rows meet in the caches
-    long = not K.isidentifier() or any(n % LONG_ROW == 0 for n in far)
-    return bool(far) and long
+    return any(n * target.itemsize(dtype) % FAR_ROW == 0 for n in (M, N))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from nnjit.kernels.blocks import (
     call,
     check_symbols,
     choose,
+    defined,
     filled,
     grain,
     lanes_of,
@@ -97,12 +98,6 @@ class Update:
             loop = ep.lines(f"i * {N}", "", N, f"at + (i - first) * {N}")
             return ["for i in range(first, last):", *indent(loop)]
         return ep.lines(f"first * {N}", "", f"(last - first) * {N}", "at")
-
-
-def defined(*tiles: Tiles) -> list[str]:
-    """The import lines of all tiles, then their definitions."""
-    found = [t.imports() for t in tiles if t.names]
-    return [lines[0] for lines in found] + [""] + [line for lines in found for line in lines[2:]]
 
 
 def asked(ep: Epilogue, dtype: str) -> tuple[str, ...]:

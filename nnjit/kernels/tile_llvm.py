@@ -119,11 +119,11 @@ class Vectors:
         f = self.function(name, self.vector, [p.type, I32, self.mask_type, self.vector])
         return self.builder.call(f, [p, ir.Constant(I32, self.align), mask, self.zero])
 
-    def ask_for(self, pointer: Any, write: bool = False) -> None:
-        """Prefetch the cache line at the pointer."""
+    def ask_for(self, pointer: Any, write: bool = False, level: int = 1) -> None:
+        """Prefetch the cache line at the pointer, to the cache of this level."""
         byte = ir.IntType(8).as_pointer()
         f = self.function("llvm.prefetch.p0", ir.VoidType(), [byte, I32, I32, I32])
-        how = [ir.Constant(I32, n) for n in (int(write), 3, 1)]  # to the nearest cache, of data
+        how = [ir.Constant(I32, n) for n in (int(write), 4 - level, 1)]  # 1: of data
         self.builder.call(f, [self.builder.bitcast(pointer, byte), *how])
 
     def store(self, value: Any, pointer: Any, mask: Any = None) -> None:

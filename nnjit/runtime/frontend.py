@@ -28,6 +28,20 @@ def limit_unrolling() -> None:
 
 
 @functools.cache
+def widen_vectors() -> None:
+    """Have LLVM make vectors as wide as those that kernels are written for. For some processors it
+    prefers half of that, to spare their clock: a price that the tiles have paid already.
+    """
+    from numba.core import codegen, config
+
+    from nnjit.kernels import target
+
+    if target.vector_bits() == 512:
+        wide = f"{codegen.get_host_cpu_features()},-prefer-256-bit"
+        config.CPU_FEATURES = wide  # type: ignore[attr-defined]
+
+
+@functools.cache
 def remember_types() -> None:
     """Have Numba keep what a built-in function gives for argument types. It asks NumPy's ufuncs
     for every addition of two numbers: a seventh of all time.

@@ -98,6 +98,7 @@ def _compile(source: cache.KernelSource, path: Path):
             warnings.simplefilter("ignore")
             spec.loader.exec_module(module)
             frontend.limit_unrolling()
+            frontend.widen_vectors()
             result, arguments = worker.parse_signature(source.signature)
             callback = cfunc(result(*arguments), cache=True, **worker.OPTIONS)
             return callback(getattr(module, source.name))

@@ -71,6 +71,7 @@ def prepare() -> None:
 
     never_run(codegen)
     frontend.limit_unrolling()
+    frontend.widen_vectors()
     frontend.remember_types()
     gc.freeze()
 

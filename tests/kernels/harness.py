@@ -46,6 +46,7 @@ def compiled(source: str, name: str, sig: str):
     from numba import cfunc, types
 
     frontend.limit_unrolling()
+    frontend.widen_vectors()
     frontend.remember_types()
     kinds = []
     for word in sig[len("void(") : -1].split(", "):

@@ -97,19 +97,22 @@ def test_run_time_depth(M, N):
 
 @pytest.mark.parametrize("steady", [False, True])
 @pytest.mark.parametrize("epilogue", [Epilogue(), Epilogue(bias=True, final="add_relu")])
-def test_few_rows_are_cut_into_pieces_of_columns(epilogue, steady):
-    """A trip of few rows counts pieces of columns; b may have been packed beforehand."""
+def test_a_large_b_is_taken_in_pieces(epilogue, steady):
+    """A trip counts pieces of columns for each block of rows; b may have been packed beforehand."""
     recipe = matmul_template("dense", "batch", 266, 300, epilogue=epilogue, steady_b=steady)
     main = recipe.steps[-1].template
     assert len(recipe.steps) == 1 + steady
     assert isinstance(main.trip, str)
-    assert eval(main.trip, {"batch": 1}) >= 2 * main.grain
-    assert eval(main.trip, {"batch": 100}) == 100
-    for M in (0, 1, 2, 7, 8, 9, 17):
+    pieces = eval(main.trip, {"batch": 1})
+    assert pieces >= 2 * main.grain
+    assert eval(main.trip, {"batch": 100}) == 4 * pieces
+    for M in (0, 1, 2, 7, 8, 9, 17, 32, 33, 100):
         check(recipe, (M, 266, 300), False, False, symbols={"batch": M}, epilogue=epilogue, seed=M)
     fixed = matmul_template("fixed", 2, 266, 300, epilogue=epilogue, steady_b=steady)
-    assert fixed.steps[-1].template.trip > 2
+    assert 2 < fixed.steps[-1].template.trip <= pieces
     check(fixed, (2, 266, 300), False, False, symbols={}, epilogue=epilogue)
+    deep = matmul_template("deep", 41, 33, 4200, epilogue=epilogue, steady_b=steady)
+    check(deep, (41, 33, 4200), False, False, symbols={}, epilogue=epilogue)
 
 
 @pytest.mark.parametrize(("M", "N"), [(37, 1030), (1029, 33), (200, 1024)])
@@ -126,10 +129,11 @@ def test_sums_over_long_rows(M, N):
 @pytest.mark.parametrize(
     ("K", "M", "N", "copied"),
     [("batch", 1600, 128, False), ("batch", 1024, 64, True), ("batch * 64", 1600, 128, True),
-     ("batch * 64", 512, 512, False), (512, 1024, 512, False), (2048, 512, 1024, True)],
+     ("batch * 64", 512, 128, True), ("batch * 64", 128, 128, False),
+     ("batch * 64", 512, 16, False), (512, 1024, 512, False), (768, 128, 512, True), (2048, 512, 1024, True)],
 )  # fmt: skip
 def test_where_long_rows_are_copied(K, M, N, copied):
-    """Sums over many rows, or over rows that a power of two lies between."""
+    """Sums over many long rows, or over rows that a power of two lies between."""
     assert sums_apply(M, N, K, "f4", PLAIN) == copied
 
 
