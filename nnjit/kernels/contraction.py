@@ -87,7 +87,9 @@ def matmul_template(
     if epilogue.apart:
         assert isinstance(M, int), M
         assert isinstance(N, int), N
-        return update_template(name, M, N, K, dtype, epilogue, describe(epilogue, "a.T @ b"))
+        formula = describe(epilogue, "a.T @ b")
+        make = sums_template if sums_apply(M, N, K, dtype, epilogue) else update_template
+        return make(name, M, N, K, dtype, epilogue, formula)
     if batch is None:
         batch_a = batch_b = False
         plain = transpose_a and not transpose_b and stored[2] != "b2"

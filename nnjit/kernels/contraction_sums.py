@@ -2,8 +2,8 @@
 
 A chunk is a part of the rows and of the columns of y, so nothing is summed across threads. Some
 hundred rows of a and b at a time are copied to scratch: read in place, rows whose distance is a
-power of two would evict each other from the caches. y holds the sums in between. Of bfloat16, two
-rows at a time become one of pairs.
+power of two would evict each other from the caches. y holds the sums in between, or scratch where
+an optimizer makes of them what y becomes. Of bfloat16, two rows at a time become one of pairs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ PAIRS = 128  # bfloat16: pairs of rows from which they are copied
 CHUNKS = 8  # to aim for, so that several threads share the work
 
 # variables of this kernel, which no symbol may be called
-NAMES = "lo hi tid a b y scratch t u o i j k k0 q s d first last start end row rows count at_a at_b"
+NAMES = (
+    "lo hi tid a b y scratch t u o i j k k0 q s d first last start end row rows count left columns "
+    "at_a at_b at_y at_sums"
+)
 
 
 def sums_apply(M: Dim, N: Dim, K: Dim, dtype: str, epilogue: Epilogue) -> bool:
@@ -65,7 +68,8 @@ def sums_apply(M: Dim, N: Dim, K: Dim, dtype: str, epilogue: Epilogue) -> bool:
 @dataclass(frozen=True)
 class Sums:
     """The sizes of one kernel. Rows of y are cut into tiles of two sizes at most, `large` of them
-    of the first; parts: how many chunks along rows and columns.
+    of the first; parts: how many chunks along rows and columns. apart: a chunk's sums are in
+    scratch.
     """
 
     M: int
@@ -76,6 +80,7 @@ class Sums:
     panels: tuple[Panel, ...]
     parts: tuple[int, int]
     stored: tuple[str, str]
+    apart: bool = False
 
     @property
     def depth(self) -> Dim:
@@ -92,9 +97,14 @@ class Sums:
         return sum((int(p.end) - int(p.first)) // p.width for p in self.panels)
 
     @property
+    def rows(self) -> int:
+        """The most rows of y in a chunk."""
+        return -(-len(self.sizes) // self.parts[0]) * self.sizes[0]
+
+    @property
     def width_a(self) -> int:
         """Elements between rows of the copy of a: the rows of a chunk, no power of two apart."""
-        most = -(-len(self.sizes) // self.parts[0]) * self.sizes[0]
+        most = self.rows
         lanes = lanes_of(self.dtype)
         return (-(-most // lanes) | 1) * lanes
 
@@ -103,9 +113,22 @@ class Sums:
         return max(p.width for p in self.panels)
 
     @property
+    def width_y(self) -> int:
+        """Elements between rows of the sums: of y, or of the most columns of a chunk."""
+        return -(-self.count // self.parts[1]) * self.width_b if self.apart else self.N
+
+    @property
     def scratch(self) -> int:
         """Elements for each thread."""
-        return BLOCK * (self.width_a + self.width_b)
+        sums = self.rows * self.width_y if self.apart else 0
+        return BLOCK * (self.width_a + self.width_b) + sums
+
+    def column_of(self, panel: str) -> str:
+        """The first column of a panel, given its number; N of the one behind the last."""
+        wide, narrow = self.panels[0].width, self.panels[-1].width
+        many = sum((int(p.end) - int(p.first)) // wide for p in self.panels if p.width == wide)
+        more = f" + min({panel}, {many}) * {wide - narrow}" if wide > narrow else ""
+        return f"min({self.N}, {panel} * {narrow}{more})"
 
     def row_of(self, tile: str) -> str:
         """The first row of a tile, given its number."""
@@ -114,7 +137,9 @@ class Sums:
         return f"{tile} * {self.sizes[-1]} + min({tile}, {self.large})"
 
 
-def sums_of(M: int, N: int, K: Dim, dtype: str, stored: tuple[str, str]) -> Sums:
+def sums_of(
+    M: int, N: int, K: Dim, dtype: str, stored: tuple[str, str], apart: bool = False
+) -> Sums:
     """How this product is cut."""
     # measured: 4 x 4 beats the wider tiles here, as long as its 16 sums fit the registers
     rows, vectors = (4, 4) if target.registers() == 32 else choose(M, N, dtype, exact=True)
@@ -123,7 +148,8 @@ def sums_of(M: int, N: int, K: Dim, dtype: str, stored: tuple[str, str]) -> Sums
     count = sum((int(p.end) - int(p.first)) // p.width for p in cut)
     down = -(-M // PART)
     parts = (down, min(count, -(-CHUNKS // down)))
-    return Sums(M, N, K, dtype, sizes, cut, parts, (stored[0] or dtype, stored[1] or dtype))
+    codes = (stored[0] or dtype, stored[1] or dtype)
+    return Sums(M, N, K, dtype, sizes, cut, parts, codes, apart)
 
 
 def sums_template(
@@ -132,14 +158,17 @@ def sums_template(
 ) -> Recipe:  # fmt: skip
     """y (M, N) = a.T @ b; a (K, M), b (K, N). Roles: a, b, out, the epilogue's extra params.
 
-    stored: dtype codes of a and b; of bfloat16 (b2) either may be float32, and y is.
+    stored: dtype codes of a and b; of bfloat16 (b2) either may be float32, and y is. What is apart
+    is so as in `contraction_updates`.
     """
-    s, tiles = sums_of(M, N, K, dtype, stored), Tiles(dtype)
+    apart = epilogue.apart and epilogue.tail is not None
+    s, tiles = sums_of(M, N, K, dtype, stored, apart), Tiles(dtype)
     pairs = dtype == "b2"
     down, across = s.parts
     body = [
         f"at_a = tid * {s.scratch}",
         f"at_b = at_a + {BLOCK * s.width_a}",
+        *([f"at_y = at_b + {BLOCK * s.width_b}"] if apart else []),
         "for t in range(lo, hi):",
         f"    first = t // {across} * {len(s.sizes)} // {down}",
         f"    last = (t // {across} + 1) * {len(s.sizes)} // {down}",
@@ -147,6 +176,7 @@ def sums_template(
         f"    end = (t % {across} + 1) * {s.count} // {across}",
         f"    row = {s.row_of('first')}",
         f"    rows = {s.row_of('last')} - row",
+        *([f"    left = {s.column_of('start')}"] if apart else []),
         f"    for k0 in range(0, max({s.depth}, 1), {BLOCK}):",
         f"        count = min({BLOCK}, {s.depth} - k0)",
         "        for k in range(count):",
@@ -159,7 +189,7 @@ def sums_template(
         doc=filled(
             f"{name}: y = {formula}\na ({K}, {M}), b ({K}, {N}) -> y ({M}, {N}); lo..hi: "
             f"{down} x {across} parts of y; a and b are copied {BLOCK} rows{' of pairs' * pairs} "
-            "at a time."
+            f"at a time{'; the product of a part lies in scratch' * apart}."
         ),
         imports=(*epilogue.imports, *pair_imports(s), *tiles.imports()),
         symbols=check_symbols(name, symbols_of(K), NAMES, epilogue.extra_params),
@@ -269,16 +299,19 @@ def rows_of(s: Sums, panel: Panel, init: str, tiles: Tiles) -> list[str]:
     lines: list[str] = []
     for size in dict.fromkeys(s.sizes):
         tile = tiles.get(
-            size, panel, rows_a=tuple(range(size)), rows_c=tuple(r * s.N for r in range(size)),
-            step_a=s.width_a, step_b=panel.width, init=init,
+            size, panel, rows_a=tuple(range(size)),
+            rows_c=tuple(r * s.width_y for r in range(size)), step_a=s.width_a,
+            step_b=panel.width, init=init,
         )  # fmt: skip
         low, high = "first", "last"
         if s.large < len(s.sizes):
             larger = size == s.sizes[0]
             low = low if larger else f"max(first, {s.large})"
             high = f"min(last, {s.large})" if larger else high
-        args = ["1", "count", "scratch", "at_a + i - row", "0", "scratch", "at_b", "0", "y",
-                f"i * {s.N} + o"]  # fmt: skip
+        sums = ["y", f"i * {s.N} + o"]
+        if s.apart:
+            sums = ["scratch", f"at_y + (i - row) * {s.width_y} + o - left"]
+        args = ["1", "count", "scratch", "at_a + i - row", "0", "scratch", "at_b", "0", *sums]
         lines += [
             f"for q in range({low}, {high}):",
             f"    i = {s.row_of('q')}",
@@ -289,6 +322,11 @@ def rows_of(s: Sums, panel: Panel, init: str, tiles: Tiles) -> list[str]:
 
 def tail_of(s: Sums, epilogue: Epilogue) -> list[str]:
     """What follows elementwise, once the sums are complete."""
+    if s.apart:
+        sums = f"at_y + (i - row) * {s.width_y}"
+        tail = epilogue.lines(f"i * {s.N} + left", "left", "columns", sums)
+        return [f"columns = {s.column_of('end')} - left", "for i in range(row, row + rows):",
+                *indent(tail)]  # fmt: skip
     lines: list[str] = []
     for panel, loop in panel_loops(s):
         tail = epilogue.lines(f"i * {s.N} + o", "o", panel.columns)

@@ -29,8 +29,7 @@ from nnjit.kernels.blocks import (
     symbols_of,
 )
 from nnjit.kernels.contraction_rows import Rows, blocks_of_rows
-from nnjit.kernels.contraction_sums import sums_apply
-from nnjit.kernels.recipe import PLAIN, Epilogue, Recipe, Step
+from nnjit.kernels.recipe import Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
 
 SUM_BYTES = 32 * 1024  # of sums in scratch at a time, if that is a tile's rows or more
@@ -43,12 +42,12 @@ NAMES = "lo hi tid a b bias mask residual y scratch i j o q first last step at a
 
 
 def update_applies(M: Dim, N: Dim, K: Dim, dtype: str) -> bool:
-    """May what becomes of a.T @ b (M, N) be computed here? Not where rows of a and b have to be
-    copied.
+    """May what becomes of a.T @ b (M, N) be computed where it is: here, or in `contraction_sums`
+    where rows of a and b are copied?
     """
     if not isinstance(M, int) or not isinstance(N, int) or dtype == "b2":
         return False
-    return M * N >= LEAST and N <= LONGEST and not sums_apply(M, N, K, dtype, PLAIN)
+    return M * N >= LEAST and N <= LONGEST
 
 
 @dataclass(frozen=True)

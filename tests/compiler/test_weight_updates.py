@@ -11,11 +11,11 @@ from nnjit.autodiff import gradients
 from nnjit.compiler.fuse import fuse
 from nnjit.compiler.pipeline import optimise
 from nnjit.graph import Graph, input_node
-from nnjit.kernels import contraction_updates
+from nnjit.kernels import contraction_sums, contraction_updates
 from nnjit.spec import Spec
 from tests.compiler.drive import Variable, compare_steps
 
-ROWS, COLUMNS = 19, 21
+ROWS, COLUMNS = 19, 75
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +43,13 @@ UPDATES = {
 }  # fmt: skip
 
 
-def case(names):
+def case(names, rows=ROWS):
     """One step that has a weight for each of these updates, and its variables."""
     rng = np.random.default_rng(0)
-    x = input_node("x", Spec(("batch", ROWS), "float64"))
+    x = input_node("x", Spec(("batch", rows), "float64"))
     made, total = [], 0.0
     for i, _ in enumerate(names):
-        values = rng.standard_normal((3, ROWS, COLUMNS))
+        values = rng.standard_normal((3, rows, COLUMNS))
         made.append([Variable(f"{n}{i}", a, n != "w") for n, a in zip("wmv", values, strict=True)])
         total = total + ops.sum(ops.tanh(ops.matmul(x, made[-1][0].node)))
     found = gradients(total, [w.node for w, _, _ in made])
@@ -73,6 +73,18 @@ def test_they_are_right(device):
     ex = compare_steps(graph, variables, device, (5, 1, 40) if device == "cpu" else (3,))
     names = [x.template.name for x in ex.plan().launches]
     assert sum("update_TN" in n for n in names) == sum(together for together, _ in UPDATES.values())
+
+
+@pytest.mark.parametrize("device", ["cpu", "python"])
+def test_they_are_right_where_rows_are_copied(device, monkeypatch):
+    """In several parts of rows and columns, each of several blocks."""
+    for name, value in {"LEAST": 1, "FAR_ROW": 8, "PART": 8, "BLOCK": 4}.items():
+        monkeypatch.setattr(contraction_sums, name, value)
+    graph, variables = case(list(UPDATES), 23)  # what was kept of other rows has other sizes
+    ex = compare_steps(graph, variables, device, (5, 1, 40) if device == "cpu" else (3,))
+    found = [x.template for x in ex.plan().launches if "update_TN" in x.template.name]
+    assert len(found) == sum(together for together, _ in UPDATES.values())
+    assert all("scratch" in t.doc and "copied 4 rows" in t.doc for t in found)
 
 
 def test_a_gradient_that_others_read_is_stored():
@@ -103,8 +115,9 @@ def test_an_update_waits_for_those_that_read_the_old_weights():
 @pytest.mark.parametrize(
     ("sizes", "wanted"),
     [((784, 512, "batch", "f4"), True), ((784, "n", "batch", "f4"), False),
-     ((784, 512, "batch", "b2"), False), ((2048, 512, "batch", "f4"), False)],
+     ((784, 512, "batch", "b2"), False), ((2048, 512, "batch", "f4"), True),
+     ((64, 5000, "batch", "f4"), False)],
 )  # fmt: skip
 def test_what_has_such_a_kernel(sizes, wanted):
-    """Not where columns are open, in bfloat16, or where rows far apart are copied."""
+    """Not where columns are open or very many, or in bfloat16."""
     assert contraction_updates.update_applies(*sizes) == wanted
