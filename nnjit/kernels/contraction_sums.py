@@ -1,9 +1,10 @@
 """y = a.T @ b with a long reduction, as in the gradient of a Dense layer's kernel: sums over rows.
 
 A chunk is a part of the rows and of the columns of y, so nothing is summed across threads. Some
-hundred rows of a and b at a time are copied to scratch: read in place, rows whose distance is a
-power of two would evict each other from the caches. y holds the sums in between, or scratch where
-an optimizer makes of them what y becomes. Of bfloat16, two rows at a time become one of pairs.
+hundred rows of b at a time, and of a where they are long, are copied to scratch: read in place,
+rows whose distance is a power of two would evict each other from the caches. y holds the sums in
+between, or scratch where an optimizer makes of them what y becomes. Of bfloat16, two rows at a time
+become one of pairs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from nnjit.kernels.packing_pairs import by_parity, imports, paired
 from nnjit.kernels.recipe import Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
 
-BLOCK = 128  # rows of a and b that are copied at once: a panel of b then stays in L1
+BLOCK = 128  # rows that are copied at once: a panel of b then stays in L1
+COPIED_A = 2048  # bytes between rows of a above which they are copied: each chunk does it again
 PART = 384  # rows of y in a chunk: those of a block then stay in L2
 LEAST = 32  # rows and columns of y for which copying pays
 LONG_ROW = 1024  # bytes between rows of a or b from which copying them pays
@@ -102,11 +104,14 @@ class Sums:
         return -(-len(self.sizes) // self.parts[0]) * self.sizes[0]
 
     @property
+    def copies_a(self) -> bool:
+        return self.dtype == "b2" or self.M * target.itemsize(self.dtype) > COPIED_A
+
+    @property
     def width_a(self) -> int:
         """Elements between rows of the copy of a: the rows of a chunk, no power of two apart."""
-        most = self.rows
         lanes = lanes_of(self.dtype)
-        return (-(-most // lanes) | 1) * lanes
+        return (-(-self.rows // lanes) | 1) * lanes if self.copies_a else 0
 
     @property
     def width_b(self) -> int:
@@ -166,8 +171,8 @@ def sums_template(
     pairs = dtype == "b2"
     down, across = s.parts
     body = [
-        f"at_a = tid * {s.scratch}",
-        f"at_b = at_a + {BLOCK * s.width_a}",
+        *([f"at_a = tid * {s.scratch}"] if s.copies_a else []),
+        f"at_b = {f'at_a + {BLOCK * s.width_a}' if s.copies_a else f'tid * {s.scratch}'}",
         *([f"at_y = at_b + {BLOCK * s.width_b}"] if apart else []),
         "for t in range(lo, hi):",
         f"    first = t // {across} * {len(s.sizes)} // {down}",
@@ -179,8 +184,8 @@ def sums_template(
         *([f"    left = {s.column_of('start')}"] if apart else []),
         f"    for k0 in range(0, max({s.depth}, 1), {BLOCK}):",
         f"        count = min({BLOCK}, {s.depth} - k0)",
-        "        for k in range(count):",
-        *indent(pair_rows_of_a(s) if pairs else copy_rows(s, tiles), 3),
+        *(["        for k in range(count):"] if s.copies_a else []),
+        *indent(rows_of_a(s, tiles), 3),
         *indent(columns_of(s, tiles), 2),
         *indent(tail_of(s, epilogue)),
     ]
@@ -188,7 +193,8 @@ def sums_template(
         name=name,
         doc=filled(
             f"{name}: y = {formula}\na ({K}, {M}), b ({K}, {N}) -> y ({M}, {N}); lo..hi: "
-            f"{down} x {across} parts of y; a and b are copied {BLOCK} rows{' of pairs' * pairs} "
+            f"{down} x {across} parts of y; {'a and b are' if s.copies_a else 'b is'} copied "
+            f"{BLOCK} rows{' of pairs' * pairs} "
             f"at a time{'; the product of a part lies in scratch' * apart}."
         ),
         imports=(*epilogue.imports, *pair_imports(s), *tiles.imports()),
@@ -207,6 +213,13 @@ def pair_imports(s: Sums) -> tuple[str, ...]:
     if s.dtype != "b2":
         return ()
     return (imports("f4" if "f4" in s.stored else "b2"),)
+
+
+def rows_of_a(s: Sums, tiles: Tiles) -> list[str]:
+    """A chunk's rows in one row of a, or in two of them."""
+    if s.dtype == "b2":
+        return pair_rows_of_a(s)
+    return copy_rows(s, tiles) if s.copies_a else []
 
 
 def pair_rows_of_a(s: Sums) -> list[str]:
@@ -300,7 +313,7 @@ def rows_of(s: Sums, panel: Panel, init: str, tiles: Tiles) -> list[str]:
     for size in dict.fromkeys(s.sizes):
         tile = tiles.get(
             size, panel, rows_a=tuple(range(size)),
-            rows_c=tuple(r * s.width_y for r in range(size)), step_a=s.width_a,
+            rows_c=tuple(r * s.width_y for r in range(size)), step_a=s.width_a or s.M,
             step_b=panel.width, init=init,
         )  # fmt: skip
         low, high = "first", "last"
@@ -311,7 +324,8 @@ def rows_of(s: Sums, panel: Panel, init: str, tiles: Tiles) -> list[str]:
         sums = ["y", f"i * {s.N} + o"]
         if s.apart:
             sums = ["scratch", f"at_y + (i - row) * {s.width_y} + o - left"]
-        args = ["1", "count", "scratch", "at_a + i - row", "0", "scratch", "at_b", "0", *sums]
+        of_a = ["scratch", "at_a + i - row"] if s.copies_a else ["a", f"k0 * {s.M} + i"]
+        args = ["1", "count", *of_a, "0", "scratch", "at_b", "0", *sums]
         lines += [
             f"for q in range({low}, {high}):",
             f"    i = {s.row_of('q')}",
