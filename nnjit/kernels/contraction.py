@@ -40,7 +40,7 @@ PACK_BYTES = 2048  # the least size of a row of b for it
 
 # variables of these kernels, which no symbol may be called
 NAMES = (
-    "lo hi tid a b bias mask residual y i k0 j o q r t first last left right ask done step g stop "
+    "lo hi tid a b bias mask residual y i k0 j o q r t first last left right done step g stop "
     "scratch at_sums"
 )
 
