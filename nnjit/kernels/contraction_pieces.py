@@ -21,8 +21,7 @@ from nnjit.kernels.contraction_rows import (
 )
 from nnjit.kernels.template import indent
 
-BLOCK_ROWS = 64  # about so many rows in a block: reading a panel from far then takes a fifth of
-# the time of multiplying, and their part of a stays in L2
+BLOCK_ROWS = 64  # about so many rows in a block: their part of a stays in L2
 FEW_PANELS = 8  # below this, half as many rows, so that many threads find pieces
 AHEAD = 32  # rows of b that are asked for before they are needed
 
