@@ -11,6 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 I64 = ir.IntType(64)
+MAX_WORDS = 64  # of a table
 
 
 def pointer(builder, address):
@@ -133,3 +134,47 @@ def call_address(context, function, a, b):
         return ctx.get_dummy_value()
 
     return types.void(*[types.int64] * 3), generate
+
+
+@intrinsic
+def call_table(context, function, table, count, a, b, c):
+    """Call a C function of three words and the `count` words of a table.
+
+    Words are passed in fours: a C function ignores arguments beyond its own (the caller clears the
+    stack), and numbers and pointers travel alike. Tables are therefore padded to a multiple of four
+    words.
+    """
+
+    def generate(ctx, builder, sig, args):
+        builder.call(calling(builder.module), args)
+        return ctx.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), generate
+
+
+def calling(module):
+    """The function behind `call_table`. It is long, so LLVM must not copy it to where it is called:
+    the driver took three times as long to compile.
+    """
+    kind = ir.FunctionType(ir.VoidType(), [I64] * 6)
+    function = cgutils.get_or_insert_function(module, kind, "nnjit_call_table")
+    if not function.is_declaration:
+        return function
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    address, table, count, *given = function.args
+    end = function.append_basic_block("end")
+    choice = builder.switch(builder.udiv(builder.add(count, I64(3)), I64(4)), end)
+    for words in range(0, MAX_WORDS + 1, 4):
+        block = function.append_basic_block(f"words_{words}")
+        choice.add_case(I64(words // 4), block)
+        builder.position_at_end(block)
+        places = [builder.add(table, I64(8 * i)) for i in range(words)]
+        more = [builder.load(pointer(builder, place), typ=I64) for place in places]
+        kind = ir.FunctionType(ir.VoidType(), [I64] * (3 + words))
+        builder.call(builder.inttoptr(address, kind.as_pointer()), [*given, *more])
+        builder.branch(end)
+    builder.position_at_end(end)
+    builder.ret_void()
+    return function

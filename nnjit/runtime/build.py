@@ -34,7 +34,10 @@ def compile_missing(
     jobs = deque(_job(source) for source in sorted(sources, key=lambda s: -len(s.text)))
     team = _team(worker_count(len(sources)))
     results: queue.SimpleQueue[tuple[worker.Job, dict]] = queue.SimpleQueue()
-    feeders = [threading.Thread(target=_feed, args=(w, jobs, results), daemon=True) for w in team]
+    feeders = [
+        threading.Thread(target=_feed, args=(w, _begun(w, jobs), jobs, results), daemon=True)
+        for w in team
+    ]
     try:
         for feeder in feeders:
             feeder.start()
@@ -60,13 +63,17 @@ _hiring = threading.Lock()
 
 def start_early(kernels: int) -> None:
     """Start workers for about so many kernels: they import Numba while the step is still being
-    compiled to sources. `dismiss` those that were not needed.
+    compiled to sources, and the first one compiles the driver, where the cache lacks it. `dismiss`
+    those that were not needed.
     """
-    folder = config.cache_dir()
-    with contextlib.suppress(OSError), _hiring:  # a folder that cannot be made is told of later
+    folder, driver = config.cache_dir(), cache.driver_source()
+    # a folder that cannot be made or written is told of later
+    with contextlib.suppress(OSError, CacheError), _hiring:
         folder.mkdir(parents=True, exist_ok=True)
         while kernels and len(_spare) < worker_count(kernels):
             _spare.append(_Worker())
+        if kernels and not _spare[0].job and not driver.object_path.exists():
+            _spare[0].begin(_job(driver))
 
 
 def dismiss() -> None:
@@ -126,8 +133,22 @@ def _job(source: cache.KernelSource) -> worker.Job:
     }
 
 
-def _feed(member: _Worker, jobs: deque, results: queue.SimpleQueue) -> None:
-    """Give a worker one job after the other; every job that is taken gets a result."""
+def _begun(member: _Worker, jobs: deque) -> worker.Job | None:
+    """The job that this worker has begun already, out of the others."""
+    if member.job not in jobs:
+        return None
+    jobs.remove(member.job)
+    return member.job
+
+
+def _feed(
+    member: _Worker, begun: worker.Job | None, jobs: deque, results: queue.SimpleQueue
+) -> None:
+    """Give a worker one job after the other, first what it has begun; every job that is taken gets
+    a result.
+    """
+    if begun is not None:
+        results.put((begun, member.ask(begun)))
     while True:
         try:
             job = jobs.popleft()
@@ -149,6 +170,8 @@ def _check(job: worker.Job, reply: dict) -> None:
 class _Worker:
     """One compile process and its pipes."""
 
+    job: worker.Job | None = None  # begun, not yet asked for
+
     def __init__(self) -> None:
         self.log = tempfile.TemporaryFile()  # noqa: SIM115  closed by compile_missing
         self.process = subprocess.Popen(
@@ -160,13 +183,23 @@ class _Worker:
             cwd=config.cache_dir(),
         )
 
-    def ask(self, job: worker.Job) -> dict:
-        """The worker's answer to a job; where the worker died, an error with its last words."""
+    def begin(self, job: worker.Job) -> None:
+        """Give the worker a job; `ask` for its answer."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        self.job = job
         with contextlib.suppress(OSError, ValueError):  # a dead worker, or one that was stopped
             self.process.stdin.write(json.dumps(job).encode() + b"\n")
             self.process.stdin.flush()
+
+    def ask(self, job: worker.Job) -> dict:
+        """The worker's answer to a job; where the worker died, an error with its last words."""
+        assert self.process.stdout is not None
+        with contextlib.suppress(OSError, ValueError):
+            if self.job != job:
+                if self.job:  # begun, and not wanted after all
+                    self.process.stdout.readline()
+                self.begin(job)
+            self.job = None
             if line := self.process.stdout.readline():
                 return json.loads(line)
         code = self.process.wait()

@@ -18,19 +18,17 @@ max() and // would bring Numba's exception code along.
 
 # mypy: ignore-errors
 
-from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 
+from nnjit.runtime import frontend
 from nnjit.runtime.atomics import (
-    I64,
     add,
     call_address,
+    call_table,
     divide,
     load,
     pause,
     peek,
-    pointer,
     publish,
     store,
     swap_if,
@@ -52,50 +50,23 @@ BUSY, QUIT, ACQUIRE, RELEASE, YIELD = 128, 136, 144, 152, 160
 SLOTS = 192  # per thread 64 bytes: parked (0 or 1), lock
 CLAIMS = 192 + 64 * 64
 
-MAX_WORDS = 64
 PATIENCE = 20000  # pauses before a waiting caller offers its core
 
 
-@intrinsic
-def call_kernel(context, row, lo, hi, tid):
-    """Call a row's kernel with the words of its table.
-
-    Words are passed in fours: a C function ignores arguments beyond its own (the caller clears the
-    stack), and numbers and pointers travel alike. Tables are therefore padded to a multiple of four
-    words.
-    """
-
-    def generate(ctx, builder, sig, args):
-        row, lo, hi, tid = args
-
-        def field(offset):
-            return builder.load(pointer(builder, builder.add(row, I64(offset))), typ=I64)
-
-        function, table = field(FUNCTION), field(TABLE)
-        fours = builder.udiv(builder.add(field(WORDS), I64(3)), I64(4))
-        end = builder.append_basic_block("end")
-        choice = builder.switch(fours, end)
-        for count in range(0, MAX_WORDS + 1, 4):
-            block = builder.append_basic_block(f"words_{count}")
-            choice.add_case(I64(count // 4), block)
-            with builder.goto_block(block):
-                words = [
-                    builder.load(pointer(builder, builder.add(table, I64(8 * i))), typ=I64)
-                    for i in range(count)
-                ]
-                kind = ir.FunctionType(ir.VoidType(), [I64] * (3 + count))
-                builder.call(builder.inttoptr(function, kind.as_pointer()), [lo, hi, tid, *words])
-                builder.branch(end)
-        builder.position_at_end(end)
-        return ctx.get_dummy_value()
-
-    return types.void(*[types.int64] * 4), generate
-
-
 def helper(function):
-    """A jitted function of this file; compiled with its caller, never called from Python."""
-    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return njit(_nrt=False, error_model="numpy", **options)(function)
+    """A jitted function of this file; all arguments are int64, constants too: so it is compiled
+    once.
+    """
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
+    words = (types.int64,) * function.__code__.co_argcount
+    short = frontend.short_pipeline()
+    return njit(words, _nrt=False, pipeline_class=short, **options)(function)
+
+
+@helper
+def call_kernel(row, lo, hi, tid):
+    """Call a row's kernel with the words of its table."""
+    call_table(load(row + FUNCTION), load(row + TABLE), load(row + WORDS), lo, hi, tid)
 
 
 @helper

@@ -315,13 +315,13 @@ run(program, 4)
 
 
 def test_the_control_block_is_what_the_driver_expects():
-    from nnjit.runtime import interpreter
+    from nnjit.runtime import atomics, interpreter
 
     for name in ("RUN", "SERVE", "TICKS", "CLOSE", "ACQUIRE", "RELEASE", "YIELD", "SLOTS"):
         assert getattr(interpreter, name) == getattr(pool_module, name), name
     for name in ("TABLE", "TRIP", "CHUNKS", "FLAGS", "WORDS", "ALIGN"):
         assert getattr(interpreter, name) == 8 * getattr(driver, name), name
-    assert interpreter.MAX_WORDS == driver.MAX_WORDS
+    assert atomics.MAX_WORDS == driver.MAX_WORDS
     assert interpreter.ROW == 8 * driver.COLUMNS
     assert interpreter.CLAIMS + 8 * pool_module.MAX_CHUNKS == pool_module.CONTROL_BYTES
 
