@@ -19,7 +19,7 @@ from nnjit.graph import CONSTANT, INPUT, PARAMETER, STATE, Graph, Node
 from nnjit.kernels.template import Template
 from nnjit.spec import Dim, Extent, Spec
 
-VERSION = 2  # of what `encode` writes
+VERSION = 3  # of what `encode` writes
 LEAVES = {op.name: op for op in (INPUT, PARAMETER, STATE)}
 
 
@@ -144,11 +144,12 @@ def _launch(row: Sequence[Any], templates: list[Template], buffers: list[Buffer]
 
 
 def _template(row: Sequence[Any]) -> Template:
-    name, doc, imports, symbols, params, body, trip, scratch, grain, stages = row
-    pairs = tuple((name, code) for name, code in params)
+    name, doc, imports, symbols, params, body, trip, scratch, grain, stages, sizes = row
+    pairs, numbers = (tuple((name, x) for name, x in listed) for listed in (params, sizes))
     return Template(
-        name, doc, tuple(imports), tuple(symbols), pairs, tuple(body), trip, scratch, grain, stages
-    )
+        name, doc, tuple(imports), tuple(symbols), pairs, tuple(body), trip, scratch, grain, stages,
+        numbers,
+    )  # fmt: skip
 
 
 def _constant(row: Sequence[Any], data: bytes) -> Node:

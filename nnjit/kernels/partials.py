@@ -35,21 +35,22 @@ def zero_partial(size: int, dtype: str) -> list[str]:
 
 def reduce_step(size: int, count: int, dtype: str) -> Step:
     """out = the sum of `count` partial results of `size` elements in `parts`, in order."""
-    terms = [f"v += parts[i + {p * size}]" for p in range(1, count)]
     body = (
         "for i in range(lo, hi):",
-        "    v = parts[i]",
-        *("    " + s for s in terms),
-        "    y[i] = v",
+        "    y[i] = parts[i]",
+        "for p in range(1, count):",
+        "    for i in range(lo, hi):",
+        "        y[i] += parts[p * size + i]",
     )
     template = Template(
-        name=f"sum_{count}_parts_{size}_{dtype}",
-        doc=f"y[i] = sum over {count} parts of parts[part * {size} + i].",
+        name=f"sum_parts_{dtype}",
+        doc="y[i] = sum over p < count of parts[p * size + i], in order.",
         imports=(),
         symbols=(),
         params=(("parts", dtype), ("y", dtype)),
         body=body,
         trip=size,
         grain=max(64, 16384 // count),
+        sizes=(("size", size), ("count", count)),
     )
     return Step(template, ("parts", "out"))

@@ -1,7 +1,8 @@
 """A kernel as text: what goes in is a `Template`, what comes out is one readable Python file.
 
 The file holds a signature comment, a docstring, imports, module-level lines and one function
-`name(lo, hi, tid, *symbols, *params)` that does the indices lo..hi-1 of the launch's trip count.
+`name(lo, hi, tid, *symbols, *sizes, *params)` that does the indices lo..hi-1 of the launch's trip
+count.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Template:
     params are (name, dtype code) pairs; trip and scratch (bytes per thread) are ints or expressions
     of the symbols; grain is the least number of trip indices worth a chunk. stages: equal parts of
     the trip, as trip is given; all threads have done one before any begins the next. A kernel that
-    has several takes any run of indices in order.
+    has several takes any run of indices in order. sizes are (name, value) pairs: numbers that are
+    known, and passed all the same, so that one kernel serves many.
     """
 
     name: str
@@ -36,18 +38,19 @@ class Template:
     scratch: int | str = 0
     grain: int = 1
     stages: int | str = 1
+    sizes: tuple[tuple[str, int], ...] = ()
 
 
 def signature(t: Template) -> str:
-    """'void(int64, ..., *float32)': lo, hi, tid and the symbols as int64, then the pointers."""
-    numbers = ["int64"] * (3 + len(t.symbols))
+    """'void(int64, ..., *float32)': lo, hi, tid, symbols and sizes as int64, then the pointers."""
+    numbers = ["int64"] * (3 + len(t.symbols) + len(t.sizes))
     return f"void({', '.join(numbers + ['*' + storage(code) for _, code in t.params])})"
 
 
 @functools.lru_cache(maxsize=1024)
 def render(t: Template) -> str:
     """The whole file. Its first line is the signature, which the compile worker reads back."""
-    names = ["lo", "hi", "tid", *t.symbols, *(name for name, _ in t.params)]
+    names = ["lo", "hi", "tid", *t.symbols, *(name for name, _ in (*t.sizes, *t.params))]
     head, tail = f"def {t.name}(", "):"
     line = head + ", ".join(names) + tail
     if len(line) > 100:

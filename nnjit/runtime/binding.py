@@ -165,5 +165,6 @@ def named(extents: Mapping[str, int]) -> dict[str, int]:
 
 
 def words_of(launch: Launch, extents: Mapping[str, int]) -> list[int]:
-    """The symbols' values, in the order of the kernel's parameters."""
-    return [extents[unmangle(s)] for s in launch.template.symbols]
+    """The values of symbols and sizes, in the order of the kernel's parameters."""
+    template = launch.template
+    return [*(extents[unmangle(s)] for s in template.symbols), *(n for _, n in template.sizes)]

@@ -103,6 +103,11 @@ def unset(count: int, code: str) -> np.ndarray:
     return np.full(count, nans.get(code, np.nan), target.storage(code))
 
 
+def numbers(t, symbols):
+    """What a kernel takes between tid and its arrays."""
+    return [*(symbols[s] for s in t.symbols), *(n for _, n in t.sizes)]
+
+
 def run_recipe(
     recipe: Recipe,
     operands: dict[str, np.ndarray],
@@ -130,7 +135,7 @@ def run_recipe(
         assert [a.dtype.name for a in arrays] == [target.storage(code) for _, code in t.params]
         function = native(t) if jit else python_function(t)
         for i, (lo, hi) in enumerate(chunks(evaluate(t.trip, symbols), rng)):
-            function(lo, hi, i % 2, *[symbols[s] for s in t.symbols], *arrays)
+            function(lo, hi, i % 2, *numbers(t, symbols), *arrays)
     for name, (_, whole) in held.items():
         was = before[name]
         inside = slice(GUARD, whole.size - GUARD)

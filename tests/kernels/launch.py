@@ -8,7 +8,7 @@ import numpy as np
 
 from nnjit.kernels import target
 from nnjit.kernels.template import Template
-from tests.kernels.harness import GUARD, chunks, evaluate, guarded, native, python_function
+from tests.kernels.harness import GUARD, chunks, evaluate, guarded, native, numbers, python_function
 
 
 def launch(
@@ -34,9 +34,8 @@ def launch(
         held[name] = whole
         arrays.append(inside)
     function = native(template) if jit else python_function(template)
-    numbers = [symbols[s] for s in template.symbols]
     for lo, hi in chunks(evaluate(template.trip, symbols), rng):
-        function(lo, hi, 0, *numbers, *arrays)
+        function(lo, hi, 0, *numbers(template, symbols), *arrays)
     results = []
     for name, shape in outputs.items():
         inside, edges = held[name][GUARD:-GUARD], np.r_[held[name][:GUARD], held[name][-GUARD:]]

@@ -218,16 +218,17 @@ class Lowering:
             self.join(kernel, sinks, partials)
 
     def join(self, kernel: SinkKernel, sinks: list[Node], partials: list[Buffer]) -> None:
-        body = reduce_partials(kernel.sums, kernel.kept_size, kernel.partials)
+        size, count = kernel.kept_size, kernel.partials
+        sizes = (("size", size), ("count", count)) if isinstance(size, int) else ()
+        body = reduce_partials(kernel.sums, *[n for n, _ in sizes] or [dim_text(size), str(count)])
         pairs = [(f"p{k}", CODES[b.spec.dtype]) for k, b in enumerate(partials)]
         pairs += [(f"y{k}", CODES[n.dtype]) for k, n in enumerate(sinks)]
         ops = "_".join(dict.fromkeys(n.op.name for n in sinks))
-        name = f"join_{ops}_{kernel.partials}_{pairs[0][1]}"
-        places = f"p[i], p[i + {dim_text(kernel.kept_size)}], …"
-        doc = f"{name}: y[i] = the {kernel.partials} partial results {places} joined in order"
+        name = f"join_{ops}_{pairs[0][1]}"
+        doc = f"{name}: y[i] = the partial results p[i], p[i + size], … joined in order"
         template = Template(
             name, doc, tuple(math_imports(body)), used_symbols(body, self.symbols), tuple(pairs),
-            tuple(body), text_of(kernel.kept_size), grain=FLAT_GRAIN // kernel.partials,
+            tuple(body), text_of(size), grain=FLAT_GRAIN // count, sizes=sizes,
         )  # fmt: skip
         buffers = [*partials, *(self.buffer(n) for n in sinks)]
         self.emit(template, buffers, range(len(partials), len(buffers)), sinks, "join")

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from nnjit.compiler.cpu.access import Loop
 from nnjit.compiler.cpu.loops import LoopKernel
 from nnjit.compiler.cpu.reduce import Accumulator
-from nnjit.compiler.cpu.text import dim_text, times
+from nnjit.compiler.cpu.text import dim_text
 from nnjit.compiler.cpu.values import Key, Lines, Values
 from nnjit.compiler.cpu.wide import is_big, wide_rows
 from nnjit.compiler.maps import reduced_axes
 from nnjit.graph import Node
-from nnjit.spec import Dim, product
+from nnjit.spec import product
 
 PARTIALS = 32  # partial results where the first axis is reduced and there is work for them
 UNROLL = 4  # rows added up before they join the sum in memory
@@ -270,15 +270,17 @@ def pairwise(terms: Sequence[str]) -> str:
     return terms[0]
 
 
-def reduce_partials(sinks: Sequence[Accumulator], size: Dim, count: int) -> list[str]:
-    """Lines of the kernel that joins the partial results p0, p1, … into y0, y1, … in order."""
+def reduce_partials(sinks: Sequence[Accumulator], size: str, count: str) -> list[str]:
+    """Lines of the kernel that joins the partial results p0, p1, … into y0, y1, … in order; size
+    and count are texts: elements of a result, and how many there are.
+    """
     out = Lines()
     out.loop("i", "lo", "hi")
     for k in range(len(sinks)):
         out.add(f"y{k}[i] = p{k}[i]")
     out.level -= 1
-    out.loop("q", "1", str(count))
+    out.loop("q", "1", count)
     out.loop("i", "lo", "hi")
     for k, a in enumerate(sinks):
-        out.add(f"y{k}[i] = {a.join(f'y{k}[i]', f'p{k}[i + q * {dim_text(times(size, 1))}]')}")
+        out.add(f"y{k}[i] = {a.join(f'y{k}[i]', f'p{k}[i + q * {size}]')}")
     return out.text
