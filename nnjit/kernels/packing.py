@@ -88,6 +88,9 @@ def pack_transposed(
     """
     lanes = target.lanes(dtype)
     leading = depth if leading is None else leading
+    known = [d for d in (depth, columns, leading, plane_stride) if isinstance(d, int)]
+    if copies == 1 and len(known) == 4 and all(d and d % lanes == 0 for d in known[:2]):
+        return pack_blocks(*known, planes=planes, vectors=vectors, dtype=dtype)
     count: Dim = (
         -(-columns // lanes)
         if isinstance(columns, int)
@@ -124,6 +127,51 @@ def pack_transposed(
         body=tuple(lines),
         trip=product(copies, count),
         grain=1,
+    )
+
+
+def pack_blocks(
+    depth: int, columns: int, leading: int, plane_stride: int, *,
+    planes: int, vectors: int, dtype: str,
+) -> Template:  # fmt: skip
+    """`pack_transposed` of whole blocks, one kernel for all sizes. Panels have two widths at most:
+    the first one up to column `wide`.
+    """
+    lanes = target.lanes(dtype)
+    cut = panels(columns, vectors, lanes)
+    sizes = {
+        "depth": depth, "leading": leading, "planes": planes, "stride": plane_stride,
+        "wide": int(cut[0].end), "first": cut[0].width, "second": cut[-1].width,
+    }  # fmt: skip
+    body = (
+        "for t in range(lo, hi):",
+        f"    o = t * {lanes}",
+        "    width, j = first, o % first",
+        "    if o >= wide:",
+        "        width, j = second, (o - wide) % second",
+        "    for q in range(planes):",
+        "        s = o * leading + q * stride",
+        "        d = (o - j) * planes * depth + j + (planes - 1 - q) * depth * width",
+        f"        for k in range(0, depth, {lanes}):",
+        "            block(src, s + k, leading, dst, d + k * width, width)",
+    )
+    return Template(
+        name=f"pack_transposed_blocks_{dtype}",
+        doc=filled(
+            "dst[k, j] = src[j * leading + k]: matrices with rows of `depth`, `stride` apart, the "
+            "last one first, into panels of `first` columns up to column `wide`, then of `second`; "
+            f"lo..hi: {lanes} columns."
+        ),
+        imports=(
+            "from nnjit.kernels.tile import transpose_block",
+            "",
+            f'block = transpose_block(lanes={lanes}, dtype="{dtype}")',
+        ),
+        symbols=(),
+        params=(("src", dtype), ("dst", dtype)),
+        body=body,
+        trip=columns // lanes,
+        sizes=tuple(sizes.items()),
     )
 
 
