@@ -141,7 +141,7 @@ def main_step(main: Template, p: Product, before: Sequence[Step]) -> Step:
 
 def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -> Template:
     """The kernel of a product: rows lo..hi of y."""
-    tiles, asking = Tiles(p.dtype), Tiles(p.dtype, "asking_tile")
+    tiles, asking = Tiles(p.dtype, p.kind), Tiles(p.dtype, "asking_tile")
     ep = p.epilogue
     units = grain(product(2, p.N, p.K), p.rows)
     pieces = Pieces.of(p)

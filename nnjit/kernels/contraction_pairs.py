@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nnjit.kernels import amx_tile
 from nnjit.kernels.blocks import Dim, halved, product
 from nnjit.kernels.contraction_rows import Product
 from nnjit.kernels.packing_pairs import (
@@ -34,6 +35,10 @@ def pair_operands(
             f"a bfloat16 result with final={p.epilogue.final!r} and a tail: the tail has to do both"
         )
     M, N, K, deep = p.M, p.N, p.K, halved(p.K)
+    row_a, step_a = (1, M) if transpose_a else (deep, 1)
+    if amx_tile.fits(step_a):
+        rows, vectors = amx_tile.choose(M, N)
+        p = replace(p, rows=rows, vectors=vectors, kind="amx_tile")
     steps: list[Step] = []
     temps: Temps = {}
     copies: Dim = p.batch if p.batch is not None and p.batch_a else 1
@@ -49,7 +54,6 @@ def pair_operands(
     pack = pack_pairs_transposed if transpose_b else pack_pairs
     steps.append(Step(pack(K, N, p.vectors, b, copies=copies), ("b", "packed_b")))
     temps["packed_b"] = (product(copies, packed_pairs(K, N)), "u4")
-    row_a, step_a = (1, M) if transpose_a else (deep, 1)
     stored = (temps["pairs_a"][1] if "pairs_a" in temps else a, "u4", y)
     return (
         replace(p, K=deep, row_a=row_a, step_a=step_a, packed=True, stored=stored), steps, temps,

@@ -26,7 +26,7 @@ class Product:
     elements.
 
     For dtype b2, K and the strides of a and b count pairs. stored: dtype codes of a, b and y, all
-    `dtype` by default. steady_b: b is the same in many runs.
+    `dtype` by default. steady_b: b is the same in many runs. kind: of its tiles, see `Tiles`.
     """
 
     M: Dim
@@ -44,6 +44,7 @@ class Product:
     vectors: int
     stored: tuple[str, str, str] = ("", "", "")
     steady_b: bool = False
+    kind: str = "tile"
 
     @property
     def codes(self) -> tuple[str, str, str]:

@@ -7,8 +7,10 @@ helpers are Numba functions. Everywhere else they are plain Python, and numba is
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import sys
 
 from nnjit.errors import ConfigError
 
@@ -53,12 +55,44 @@ def host_multiplies_pairs() -> bool:
     return bool(llvm.get_host_cpu_features().get("avx512bf16"))
 
 
+@functools.lru_cache(maxsize=1)
+def host_multiplies_blocks() -> bool:
+    """Does the host have AMX with bfloat16, and does the system let this process use it?"""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    has = features.get("amx-tile") and features.get("amx-bf16") and features.get("avx512bf16")
+    return bool(has) and amx_allowed()
+
+
+@functools.lru_cache(maxsize=1)
+def amx_allowed() -> bool:
+    """Ask Linux for the registers of AMX, which a process does not get otherwise: arch_prctl
+    (ARCH_REQ_XCOMP_PERM, XTILEDATA), for all threads and for children that are forked.
+    """
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        return False
+    return ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0
+
+
 def multiplies_pairs() -> bool:
     """Are kernels written for vdpbf16ps? Only with 512-bit vectors; NNJIT_BF16=emulate says no."""
-    asked = os.environ.get("NNJIT_BF16", "")
-    if asked not in ("", "auto", "emulate"):
-        raise ConfigError(f"NNJIT_BF16={asked!r}: expected auto or emulate")
-    return asked != "emulate" and vector_bits() == 512 and host_multiplies_pairs()
+    return bf16_asked() != "emulate" and vector_bits() == 512 and host_multiplies_pairs()
+
+
+def multiplies_blocks() -> bool:
+    """Are kernels written for the registers of AMX? Only with 512-bit vectors; NNJIT_BF16=pairs
+    and emulate say no.
+    """
+    return bf16_asked() == "auto" and vector_bits() == 512 and host_multiplies_blocks()
+
+
+def bf16_asked() -> str:
+    """How products of bfloat16 are done: auto, pairs (vdpbf16ps at most) or emulate."""
+    asked = os.environ.get("NNJIT_BF16", "") or "auto"
+    if asked not in ("auto", "pairs", "emulate"):
+        raise ConfigError(f"NNJIT_BF16={asked!r}: expected auto, pairs or emulate")
+    return asked
 
 
 def vector_bits() -> int:
