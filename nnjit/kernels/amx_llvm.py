@@ -126,9 +126,9 @@ class AmxWriter(PairWriter):
         row_a, row_b = self.row_a(), self.step_of(constant(1), "step_b")
 
         def block(n: Any, acc: Any) -> Any:
-            k = b.mul(n, side)
+            k, along_a = b.mul(n, side), b.mul(n, constant(SIDE * self.s.step_a))
             self.multiply(
-                b.gep(at_a, [k]), row_a, b.gep(at_b, [b.mul(k, row_b)]), row_b, self.rows_a
+                b.gep(at_a, [along_a]), row_a, b.gep(at_b, [b.mul(k, row_b)]), row_b, self.rows_a
             )
             return acc
 
@@ -136,7 +136,8 @@ class AmxWriter(PairWriter):
         left = b.urem(kc, side)
         with b.if_then(b.icmp_unsigned("!=", left, constant(0))):
             k = b.sub(kc, left)
-            self.multiply_rest(b.gep(at_a, [k]), b.gep(at_b, [b.mul(k, row_b)]), row_b, left)
+            along_a = b.mul(k, constant(self.s.step_a))
+            self.multiply_rest(b.gep(at_a, [along_a]), b.gep(at_b, [b.mul(k, row_b)]), row_b, left)
         return acc
 
     def row_a(self) -> Any:
@@ -173,7 +174,9 @@ class AmxWriter(PairWriter):
                 at = b.gep(at_b, [b.add(b.mul(constant(k), row_b), constant(j * SIDE))])
                 v.store(v.load(at, row), b.gep(of_b, [constant((k * 2 + j) * SIDE)]))
         self.multiply(
-            of_a, constant(SIDE), of_b, constant(2 * SIDE), [constant(i * SIDE) for i in range(rows)]
+            of_a,
+            constant(SIDE),
+            of_b,
+            constant(2 * SIDE),
+            [constant(i * SIDE) for i in range(rows)],
         )
-
-

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nnjit.kernels import amx_tile
+from nnjit.kernels import amx_tile, target
 from nnjit.kernels.blocks import Dim, halved, product
 from nnjit.kernels.contraction_rows import Product
 from nnjit.kernels.packing_pairs import (
+    block_pairs,
     pack_pairs,
     pack_pairs_transposed,
     packed_pairs,
     pair_rows,
+    turn_pairs,
+    turned_pairs,
 )
 from nnjit.kernels.recipe import Step
 
@@ -35,14 +38,21 @@ def pair_operands(
             f"a bfloat16 result with final={p.epilogue.final!r} and a tail: the tail has to do both"
         )
     M, N, K, deep = p.M, p.N, p.K, halved(p.K)
+    # what a batch of transposed matrices is made of stays in columns
+    blocks = target.multiplies_blocks() and not (transpose_a and p.batch is not None)
     row_a, step_a = (1, M) if transpose_a else (deep, 1)
-    if amx_tile.fits(step_a):
+    block_a: Dim = 0
+    if blocks:
         rows, vectors = amx_tile.choose(M, N)
         p = replace(p, rows=rows, vectors=vectors, kind="amx_tile")
     steps: list[Step] = []
     temps: Temps = {}
     copies: Dim = p.batch if p.batch is not None and p.batch_a else 1
-    if transpose_a:
+    if transpose_a and blocks:
+        steps.append(Step(turn_pairs(K, M, a), ("a", "pairs_a")))
+        temps["pairs_a"] = (turned_pairs(K, M), "u4")
+        row_a, step_a, block_a = amx_tile.SIDE, amx_tile.MOST_ROWS, block_pairs(K)
+    elif transpose_a:
         columns = pack_pairs(K, M, 0, a, copies=copies, stem="pair_columns")
         steps.append(Step(columns, ("a", "pairs_a")))
         temps["pairs_a"] = (product(copies, deep, M), "u4")
@@ -55,6 +65,5 @@ def pair_operands(
     steps.append(Step(pack(K, N, p.vectors, b, copies=copies), ("b", "packed_b")))
     temps["packed_b"] = (product(copies, packed_pairs(K, N)), "u4")
     stored = (temps["pairs_a"][1] if "pairs_a" in temps else a, "u4", y)
-    return (
-        replace(p, K=deep, row_a=row_a, step_a=step_a, packed=True, stored=stored), steps, temps,
-    )  # fmt: skip
+    p = replace(p, K=deep, row_a=row_a, step_a=step_a, packed=True, stored=stored)
+    return replace(p, block_a=block_a), steps, temps

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nnjit.kernels import target
+from nnjit.kernels.amx_tile import MOST_ROWS
 from nnjit.kernels.asking_tile import SHIFT
 from nnjit.kernels.blocks import Dim, Panel, Tiles, call, lanes_of, panels, product, text, total
 from nnjit.kernels.recipe import Epilogue
@@ -27,6 +28,7 @@ class Product:
 
     For dtype b2, K and the strides of a and b count pairs. stored: dtype codes of a, b and y, all
     `dtype` by default. steady_b: b is the same in many runs. kind: of its tiles, see `Tiles`.
+    block_a: elements of a block of rows of a, if it lies in such (`packing_pairs.turn_pairs`).
     """
 
     M: Dim
@@ -45,6 +47,7 @@ class Product:
     stored: tuple[str, str, str] = ("", "", "")
     steady_b: bool = False
     kind: str = "tile"
+    block_a: Dim = 0
 
     @property
     def codes(self) -> tuple[str, str, str]:
@@ -71,6 +74,13 @@ class Product:
     def scratch(self) -> int:
         """Elements of scratch of a thread."""
         return self.sum_rows * self.vectors * lanes_of(self.dtype) if self.sums else 0
+
+    def place_a(self, i: str) -> str:
+        """Where row i of a starts."""
+        if self.block_a:
+            n = MOST_ROWS
+            return f"{i} // {n} * {text(self.block_a)} + {i} % {n} * {text(self.row_a)}"
+        return f"{i} * {text(self.row_a)}" if self.row_a != 1 else i
 
     def panels(self) -> list[Panel]:
         return panels(self.N, self.vectors, lanes_of(self.dtype))
@@ -190,7 +200,7 @@ def panel_rows(
             return tile_call(p, tiles, panel, phase, rows, i, at)
 
         # where y is read, no row may be done twice
-        again = len(parts) == 1 and not p.epilogue.operand
+        again = len(parts) == 1 and not p.epilogue.operand and not p.block_a
         body = blocks_of_rows(p.rows, at, block, again, ahead is not None)
         if ahead:
             body = lead(p, panel, phase, at, ahead) + body
@@ -294,9 +304,7 @@ def tile_call(
     if ahead:
         options |= {"asks": panel.vectors, "level": 2}
     name = tiles.get(rows, panel, **options)
-    at_a = total(
-        at.a or 0, f"{i} * {text(p.row_a)}" if p.row_a != 1 else i, product(phase.start, p.step_a)
-    )
+    at_a = total(at.a or 0, p.place_a(i), product(phase.start, p.step_a))
     at_b = total(at.b or 0, f"o * {text(p.K)}" if p.packed else "o", product(phase.start, step_b))
     at_y = f"({at.row} + {i}) * {text(p.N)} + o" if at.row else f"{i} * {text(p.N)} + o"
     operands = ["bias", "o"] if phase.init == "bias" else []

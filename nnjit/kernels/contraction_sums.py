@@ -57,7 +57,7 @@ def sums_apply(M: Dim, N: Dim, K: Dim, dtype: str, epilogue: Epilogue) -> bool:
     if epilogue.final != "store" or epilogue.bias:
         return False
     if dtype == "b2":  # pairs are made of rows, so these are copied in any case
-        return isinstance(K, str) or K > PAIRS
+        return not target.multiplies_blocks() and (isinstance(K, str) or K > PAIRS)
     widest = max(M, N) * target.itemsize(dtype)
     if isinstance(K, int):
         return widest >= LONG_ROW and K > DEEP

@@ -8,6 +8,7 @@ pairs for elements.
 from __future__ import annotations
 
 from nnjit.kernels import target
+from nnjit.kernels.amx_tile import MOST_ROWS, SIDE
 from nnjit.kernels.blocks import (
     Dim,
     Panel,
@@ -24,7 +25,8 @@ from nnjit.kernels.packing import panel_name
 from nnjit.kernels.template import Template, indent
 
 # variables of these kernels, which no symbol may be called
-NAMES = "lo hi tid src dst t o j s d k i w r u at"
+NAMES = "lo hi tid src dst t o j s d k i w r u at first last left right low most"
+DEEP, WIDE = 128, 256  # pairs and columns that are turned at a time: they stay in L2
 FUNCTIONS = {"b2": ("bf16_pair",), "f4": ("bf16_pair", "bf16_round")}
 
 
@@ -143,6 +145,74 @@ def pair_rows(rows: Dim, depth: Dim, source: str) -> Template:
         trip=rows,
         grain=max(1, 8192 // depth) if isinstance(depth, int) and depth else 8,
     )
+
+
+def turned_pairs(depth: Dim, columns: Dim) -> Dim:
+    """Pairs of an operand that `turn_pairs` lays out."""
+    return product(block_pairs(depth), parts(columns, MOST_ROWS))
+
+
+def block_pairs(depth: Dim) -> Dim:
+    """Pairs of a block of rows of `turn_pairs`."""
+    return product(parts(halved(depth), SIDE), SIDE * MOST_ROWS)
+
+
+def turn_pairs(depth: Dim, columns: Dim, source: str) -> Template:
+    """src (depth, columns) -> dst, its transpose as tiles of AMX read it: blocks of 32 rows, in
+    each 16 pairs of all rows, then the next 16. So what is written lies together: rows as long as a
+    batch took four times as long.
+
+    A block of lanes x lanes pairs goes through registers; what is left at the edges goes one by
+    one. Trip: parts of `DEEP` pairs and `WIDE` columns.
+    """
+    lanes, deep, block = pair_lanes(), halved(depth), text(block_pairs(depth))
+    across = text(parts(columns, WIDE))
+
+    def place(j: str, k: str) -> str:
+        inner = f"{k} // {SIDE} * {SIDE * MOST_ROWS} + {j} % {MOST_ROWS} * {SIDE}"
+        return f"{j} // {MOST_ROWS} * {block} + {inner}"
+
+    odd = [
+        [f"dst[{place('j', 'k')} + k % {SIDE}] = {paired(source, 'at', second)}"]
+        for second in (f"at + {text(columns)}", "")
+    ]
+    body = [
+        f"first, left = t // {across} * {DEEP}, t % {across} * {WIDE}",
+        f"last, right = min(first + {DEEP}, {deep}), min(left + {WIDE}, {columns})",
+        "# whole blocks: pairs below `low`, columns below `most`",
+        f"low = first + (min(last, {text(depth)} // 2) - first) // {lanes} * {lanes}",
+        f"most = left + (right - left) // {lanes} * {lanes}",
+        f"for k in range(first, low, {lanes}):",
+        f"    for j in range(left, most, {lanes}):",
+        f"        at = 2 * k * {text(columns)} + j",
+        f"        block(src, at, {columns}, dst, {place('j', 'k')}, {SIDE})",
+        "for k in range(first, last):",
+        "    for j in range(most if k < low else left, right):",
+        f"        at = 2 * k * {text(columns)} + j",
+        *indent(by_parity(depth, f"k == {text(depth)} // 2", *odd), 2),
+    ]
+    return Template(
+        name=f"turn_pairs_{panel_name(depth, columns, vectors=0, dtype=source)}",
+        doc=filled(
+            f"src ({depth}, {columns}) -> dst: its transpose, pairs along rows, in blocks of "
+            f"{MOST_ROWS} rows by {SIDE} pairs; lo..hi: parts of {DEEP} pairs and {WIDE} columns."
+        ),
+        imports=(
+            imports(source),
+            "from nnjit.kernels.pairs import pair_block",
+            "",
+            f'block = pair_block(lanes={lanes}, source="{source}")',
+        ),
+        symbols=check_symbols("turn_pairs", symbols_of(columns, depth), NAMES),
+        params=(("src", source), ("dst", "u4")),
+        body=("for t in range(lo, hi):", *indent(body)),
+        trip=product(parts(deep, DEEP), parts(columns, WIDE)),
+    )
+
+
+def parts(size: Dim, most: int) -> Dim:
+    """How many parts of at most so many."""
+    return -(-size // most) if isinstance(size, int) else f"({size} + {most - 1}) // {most}"
 
 
 def pack_pairs_transposed(

@@ -208,3 +208,29 @@ def transpose_pairs_intrinsic(lanes: int, source: str) -> Any:
             pairs.store(block[c], pairs.at(args["dst"], offset))
 
     return define_any(["src", "soff", "ld_src", "dst", "doff", "ld_dst"], write)
+
+
+def pair_block_intrinsic(lanes: int, source: str) -> Any:
+    """See `pairs.pair_block`."""
+
+    def write(b: Any, args: dict[str, Any], _short: frozenset[str]) -> None:
+        pairs, floats = Vectors(b, lanes, "u4", align=2), Vectors(b, lanes, "f4")
+
+        def halves(row: int) -> Any:
+            """A row's bits of 16, in 32."""
+            offset = b.add(args["soff"], b.mul(args["ld_src"], constant(row)))
+            if source == "b2":
+                short = Vectors(b, lanes, "u2")
+                bits = short.load(short.at(args["src"], offset))
+            else:
+                bits = shortened(b, floats, floats.load(floats.at(args["src"], offset)))
+            return b.zext(bits, pairs.vector)
+
+        upper = ir.Constant(pairs.vector, [16] * lanes)
+        block = [b.or_(halves(2 * r), b.shl(halves(2 * r + 1), upper)) for r in range(lanes)]
+        transpose_vectors(b, block)
+        for c in range(lanes):
+            offset = b.add(args["doff"], b.mul(args["ld_dst"], constant(c)))
+            pairs.store(block[c], pairs.at(args["dst"], offset))
+
+    return define_any(["src", "soff", "ld_src", "dst", "doff", "ld_dst"], write)

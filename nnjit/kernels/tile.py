@@ -139,8 +139,8 @@ def tile(
     return numpy_tile(shape)
 
 
-def numpy_tile(s: TileShape) -> Callable[..., None]:
-    """The meaning of a tile on flat NumPy arrays."""
+def numpy_tile(s: TileShape, stretch: int = 1) -> Callable[..., None]:
+    """The meaning of a tile on flat NumPy arrays; along k, A lies in stretches of so many."""
     names = s.arguments()
 
     def run(*args: Any) -> None:
@@ -162,10 +162,11 @@ def numpy_tile(s: TileShape) -> Callable[..., None]:
             acc = acc + v["e"][v["eoff"] : v["eoff"] + columns]
         kc = s.static_k or v["kc"]
         k = np.arange(kc)
+        along_a = k // stretch * stretch * step_a + k % stretch
         with np.errstate(all="ignore"):
             for r in range(v["R"] if kc > 0 else 0):
                 for ta, tb, lo, hi in s.taps:
-                    at_a = v["aoff"] + r * v["sar"] + ta + rows_a[lo:hi, None] + k * step_a
+                    at_a = v["aoff"] + r * v["sar"] + ta + rows_a[lo:hi, None] + along_a
                     first = v["boff"] + r * v["sbr"] + tb
                     at_b = first + k[:, None] * step_b + np.arange(columns)
                     if s.dtype == "b2":
