@@ -122,7 +122,8 @@ def host() -> dict[str, str]:
     if not {"flags", "Features"} & found.keys():
         return environment()
     versions = {"numba": _version("numba"), "llvmlite": _version("llvmlite")}
-    return {**found, **versions, "python": sys.version, "format": str(objects.FORMAT)}
+    amx = str(target.amx_allowed())
+    return {**found, **versions, "python": sys.version, "format": str(objects.FORMAT), "amx": amx}
 
 
 def _version(package: str) -> str:

@@ -31,6 +31,7 @@ import numpy as np
 
 from nnjit import config
 from nnjit.errors import ArgumentError
+from nnjit.kernels import target
 from nnjit.runtime import cache, cpu, threads
 from nnjit.runtime.threads import MAX_CHUNKS, RUN, TICKS
 
@@ -188,6 +189,7 @@ def known_at(address: int) -> None:
     """The driver was loaded with the kernels of a step; one that is in use already stays."""
     global _drive
     if _drive is None:
+        target.amx_allowed()  # kernels that were compiled by another process may use it
         _drive = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 7)(address)
 
 
