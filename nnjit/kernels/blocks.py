@@ -160,6 +160,11 @@ def panels(columns: Dim, vectors: int, lanes: int) -> list[Panel]:
     return out
 
 
+def parts(d: Dim, most: int) -> Dim:
+    """How many parts of at most `most`."""
+    return -(-d // most) if isinstance(d, int) else f"({d} + {most - 1}) // {most}"
+
+
 def halved(d: Dim) -> Dim:
     """Pairs of d elements, the last one filled up."""
     return -(-d // 2) if isinstance(d, int) else f"({d} + 1) // 2"

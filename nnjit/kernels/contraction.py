@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nnjit.kernels import target
+from nnjit.kernels.amx_tile import MOST_ROWS
 from nnjit.kernels.blocks import (
     Dim,
     Tiles,
@@ -22,6 +23,7 @@ from nnjit.kernels.blocks import (
     grain,
     lanes_of,
     padded,
+    parts,
     product,
     symbols_of,
     text,
@@ -147,6 +149,12 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
     pieces = Pieces.of(p)
     if pieces:
         units, body = 1, pieces.lines(p, tiles, asking)
+    elif p.block_a:
+        units = max(1, units // MOST_ROWS)
+        body = [
+            f"first, last = lo * {MOST_ROWS}, min(hi * {MOST_ROWS}, {p.M})",
+            *row_blocks(p, tiles, Rows("first", "last")),
+        ]
     elif p.batch is None:
         body = several_rows(p, tiles)
     else:
@@ -170,7 +178,7 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
     formula = describe(ep, f"a{'.T' * transpose_a} @ b{'.T' * transpose_b}")
     note = "b is packed in panels; " * p.packed
     note = "pairs of bfloat16 along k; " * (p.dtype == "b2") + note
-    part = "rows lo..hi of y"
+    part = f"lo..hi: blocks of {MOST_ROWS} rows of y" if p.block_a else "rows lo..hi of y"
     if pieces:
         part = f"lo..hi: {pieces.count} pieces of columns for {pieces.rows} rows each"
     lead = "" if p.batch is None else f"{p.batch} times "
@@ -190,10 +198,17 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
             *[("scratch", "f4")] * p.sums,
         ),
         body=tuple(body),
-        trip=pieces.trip(p.M) if pieces else p.M if p.batch is None else product(p.batch, p.M),
+        trip=pieces.trip(p.M) if pieces else trip_of(p),
         scratch=4 * p.scratch,
         grain=units,
     )
+
+
+def trip_of(p: Product) -> Dim:
+    """Rows of y, or blocks of them."""
+    if p.block_a:
+        return parts(p.M, MOST_ROWS)
+    return p.M if p.batch is None else product(p.batch, p.M)
 
 
 def layout(first: Dim, second: Dim, transposed: bool) -> str:

@@ -17,8 +17,8 @@ from nnjit.kernels.packing_pairs import (
     pack_pairs_transposed,
     packed_pairs,
     pair_rows,
-    turn_pairs,
-    turned_pairs,
+    pair_transposed,
+    transposed_pairs,
 )
 from nnjit.kernels.recipe import Step
 
@@ -49,8 +49,8 @@ def pair_operands(
     temps: Temps = {}
     copies: Dim = p.batch if p.batch is not None and p.batch_a else 1
     if transpose_a and blocks:
-        steps.append(Step(turn_pairs(K, M, a), ("a", "pairs_a")))
-        temps["pairs_a"] = (turned_pairs(K, M), "u4")
+        steps.append(Step(pair_transposed(K, M, a), ("a", "pairs_a")))
+        temps["pairs_a"] = (transposed_pairs(K, M), "u4")
         row_a, step_a, block_a = amx_tile.SIDE, amx_tile.MOST_ROWS, block_pairs(K)
     elif transpose_a:
         columns = pack_pairs(K, M, 0, a, copies=copies, stem="pair_columns")

@@ -28,7 +28,7 @@ class Product:
 
     For dtype b2, K and the strides of a and b count pairs. stored: dtype codes of a, b and y, all
     `dtype` by default. steady_b: b is the same in many runs. kind: of its tiles, see `Tiles`.
-    block_a: elements of a block of rows of a, if it lies in such (`packing_pairs.turn_pairs`).
+    block_a: elements of a block of rows of a, if it lies in such (`packing_pairs.pair_transposed`).
     """
 
     M: Dim
@@ -201,7 +201,8 @@ def panel_rows(
 
         # where y is read, no row may be done twice
         again = len(parts) == 1 and not p.epilogue.operand and not p.block_a
-        body = blocks_of_rows(p.rows, at, block, again, ahead is not None)
+        left = p.M % p.rows if p.block_a and isinstance(p.M, int) else 0
+        body = blocks_of_rows(p.rows, at, block, again, ahead is not None, left)
         if ahead:
             body = lead(p, panel, phase, at, ahead) + body
         lines += [phase.loop, *indent(body)] if phase.loop else body
@@ -225,7 +226,7 @@ def scratch_rows(p: Product, tiles: Tiles, panel: Panel, phase: Phase, at: Rows)
     return [
         f"for g in range({at.first}, {at.last}, {p.sum_rows}):",
         f"    stop = min({at.last}, g + {p.sum_rows})",
-        *indent(blocks_of_rows(p.rows, few, block, True)),
+        *indent(blocks_of_rows(p.rows, few, block, not p.block_a)),
         "    for i in range(g, stop):",
         *indent(tail, 2),
     ]
@@ -238,12 +239,14 @@ def lead(p: Product, panel: Panel, phase: Phase, at: Rows, ahead: Ahead) -> list
 
 
 def blocks_of_rows(
-    rows: int, at: Rows, block: Callable[[int], list[str]], again: bool, led: bool = False
-) -> list[str]:
+    rows: int, at: Rows, block: Callable[[int], list[str]], again: bool, led: bool = False,
+    left: int = 0,
+) -> list[str]:  # fmt: skip
     """Full tiles, then what is left. led: the first full tile is done.
 
     again: rows may be done twice, so that is one more tile that overlaps its neighbour (two of half
-    the rows where there is no neighbour). Else fewer rows at a time.
+    the rows where there is no neighbour). Else fewer rows at a time; left: how many there are, if
+    any, where that is known.
     """
     first, last = at.first, at.last
     if rows == 1:
@@ -272,6 +275,8 @@ def blocks_of_rows(
             *indent(rest, 2),
         ]
     lines += [f"i = {last} - ({last} - {first}) % {rows}"]
+    if left:
+        return [*lines, f"if i < {last}:", *indent(block(left))]
     if half:
         lines += [f"if {last} - i >= {half}:", *indent(block(half)), f"    i += {half}"]
     return [*lines, f"for i in range(i, {last}):", *indent(block(1))]

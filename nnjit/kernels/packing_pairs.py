@@ -17,6 +17,7 @@ from nnjit.kernels.blocks import (
     halved,
     padded,
     panels,
+    parts,
     product,
     symbols_of,
     text,
@@ -26,7 +27,7 @@ from nnjit.kernels.template import Template, indent
 
 # variables of these kernels, which no symbol may be called
 NAMES = "lo hi tid src dst t o j s d k i w r u at first last left right low most"
-DEEP, WIDE = 128, 256  # pairs and columns that are turned at a time: they stay in L2
+DEEP, WIDE = 128, 256  # pairs and columns that are transposed at a time: they stay in L2
 FUNCTIONS = {"b2": ("bf16_pair",), "f4": ("bf16_pair", "bf16_round")}
 
 
@@ -147,17 +148,17 @@ def pair_rows(rows: Dim, depth: Dim, source: str) -> Template:
     )
 
 
-def turned_pairs(depth: Dim, columns: Dim) -> Dim:
-    """Pairs of an operand that `turn_pairs` lays out."""
+def transposed_pairs(depth: Dim, columns: Dim) -> Dim:
+    """Pairs of an operand that `pair_transposed` lays out."""
     return product(block_pairs(depth), parts(columns, MOST_ROWS))
 
 
 def block_pairs(depth: Dim) -> Dim:
-    """Pairs of a block of rows of `turn_pairs`."""
+    """Pairs of a block of rows of `pair_transposed`."""
     return product(parts(halved(depth), SIDE), SIDE * MOST_ROWS)
 
 
-def turn_pairs(depth: Dim, columns: Dim, source: str) -> Template:
+def pair_transposed(depth: Dim, columns: Dim, source: str) -> Template:
     """src (depth, columns) -> dst, its transpose as tiles of AMX read it: blocks of 32 rows, in
     each 16 pairs of all rows, then the next 16. So what is written lies together: rows as long as a
     batch took four times as long.
@@ -192,7 +193,7 @@ def turn_pairs(depth: Dim, columns: Dim, source: str) -> Template:
         *indent(by_parity(depth, f"k == {text(depth)} // 2", *odd), 2),
     ]
     return Template(
-        name=f"turn_pairs_{panel_name(depth, columns, vectors=0, dtype=source)}",
+        name=f"pair_transposed_{panel_name(depth, columns, vectors=0, dtype=source)}",
         doc=filled(
             f"src ({depth}, {columns}) -> dst: its transpose, pairs along rows, in blocks of "
             f"{MOST_ROWS} rows by {SIDE} pairs; lo..hi: parts of {DEEP} pairs and {WIDE} columns."
@@ -203,16 +204,11 @@ def turn_pairs(depth: Dim, columns: Dim, source: str) -> Template:
             "",
             f'block = pair_block(lanes={lanes}, source="{source}")',
         ),
-        symbols=check_symbols("turn_pairs", symbols_of(columns, depth), NAMES),
+        symbols=check_symbols("pair_transposed", symbols_of(columns, depth), NAMES),
         params=(("src", source), ("dst", "u4")),
         body=("for t in range(lo, hi):", *indent(body)),
         trip=product(parts(deep, DEEP), parts(columns, WIDE)),
     )
-
-
-def parts(size: Dim, most: int) -> Dim:
-    """How many parts of at most so many."""
-    return -(-size // most) if isinstance(size, int) else f"({size} + {most - 1}) // {most}"
 
 
 def pack_pairs_transposed(
