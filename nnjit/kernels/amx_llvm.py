@@ -5,6 +5,7 @@ Registers 0 to 3 hold sums (2 of rows x 2 of columns), 4 and 5 rows of A, 6 and 
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from llvmlite import ir
@@ -13,7 +14,7 @@ from numba.core import cgutils
 from nnjit.kernels.amx_tile import SIDE
 from nnjit.kernels.pairs_llvm import PairWriter, define_any
 from nnjit.kernels.tile import TileShape
-from nnjit.kernels.tile_llvm import I32, I64, constant
+from nnjit.kernels.tile_llvm import I32, constant
 
 I8 = ir.IntType(8)
 BYTE = I8.as_pointer()
@@ -67,16 +68,35 @@ class AmxWriter(PairWriter):
             self.ask_for_m()
         self.start()
         self.loop(self.outer_count(), [], self.outer_step, guarded=True)
-        for i, _ in self.groups:
-            for j in self.columns:
-                at = self.line_of_sums(i, j)
-                self.do("tilestored64", i // SIDE * 2 + j, at, ir.Constant(I64, LINE))
-        c = self.out_base()
+        c, whole = self.out_base(), self.in_place and self.s.final == "store"
+        self.move("tilestored64", c if whole else None)
+        if whole:
+            return
         for i in range(len(self.rows_c)):
             for j in self.columns:
                 value = self.finish(self.v.load(self.line_of_sums(i, j)), i, j)
                 at = self.b.gep(c, [self.b.add(self.rows_c[i], constant(j * self.s.lanes))])
                 self.store(value, at, self.last_mask if j == self.s.vectors - 1 else None)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether C holds sums as they are: float32, whole vectors, rows equally far apart."""
+        rows = self.s.rows_c
+        apart = {b - a for a, b in itertools.pairwise(rows)}
+        return not self.s.tail and self.s.out == "f4" and len(apart) < 2
+
+    def move(self, name: str, c: Any = None) -> None:
+        """Load or store all sums: from C, else on the stack."""
+        row = constant(LINE)
+        if c is not None and len(self.rows_c) > 1:
+            row = self.b.mul(self.b.sub(self.rows_c[1], self.rows_c[0]), constant(4))
+        for i, _ in self.groups:
+            for j in self.columns:
+                at = self.line_of_sums(i, j)
+                if c is not None:
+                    place = self.b.add(self.rows_c[i], constant(j * SIDE))
+                    at = self.bytes_at(self.b.gep(c, [place]))
+                self.do(name, i // SIDE * 2 + j, at, row)
 
     def configure(self) -> None:
         """Give the registers their shapes (Intel's manual, LDTILECFG): palette 1; rows, and bytes
@@ -104,15 +124,15 @@ class AmxWriter(PairWriter):
                 for j in self.columns:
                     self.do("tilezero", i // SIDE * 2 + j)
             return
+        if self.s.init == "load" and self.in_place:
+            self.move("tileloadd64", self.out_base())
+            return
         base = self.base("e") if self.s.init == "bias" else self.out_base()
         for i in range(len(self.rows_c)):
             row = base if self.s.init == "bias" else self.b.gep(base, [self.rows_c[i]])
             for j in self.columns:
                 self.v.store(self.load(row, j), self.floats(self.line_of_sums(i, j)))
-        for i, _ in self.groups:
-            for j in self.columns:
-                at = self.line_of_sums(i, j)
-                self.do("tileloadd64", i // SIDE * 2 + j, at, ir.Constant(I64, LINE))
+        self.move("tileloadd64")
 
     def floats(self, pointer: Any) -> Any:
         return self.b.bitcast(pointer, self.v.element.as_pointer())
