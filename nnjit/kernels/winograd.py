@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nnjit import config
-from nnjit.kernels import target
+from nnjit.kernels import amx_tile, target
+from nnjit.kernels.amx_tile import SIDE
 from nnjit.kernels.blocks import (
     Tiles,
     call,
@@ -134,7 +135,9 @@ class Kernel:
         self.kind = "b2" if self.dtype == "b2" else ""
         self.number = "f4" if self.kind else self.dtype
         self.depth = self.C // 2 if self.kind else self.C  # of the products
-        self.tiles, self.transforms = Tiles(self.dtype), Transforms(self.number)
+        self.blocks_fit = bool(self.kind) and self.unit % SIDE == 0 and target.multiplies_blocks()
+        self.tiles = Tiles(self.dtype, "amx_tile" if self.blocks_fit else "tile")
+        self.transforms = Transforms(self.number)
         self.blocks = cut(self.HO, self.WO, self.most_blocks())
 
     def most_blocks(self) -> int:
@@ -257,6 +260,8 @@ class Kernel:
         many = self.blocks.many
         depth = self.depth
         most, vectors = choose(many, self.O, self.number, exact=True)
+        if self.blocks_fit:
+            most, vectors = amx_tile.choose(many, self.O)
         sizes: dict[int, list[int]] = {}
         for start, size in split(many, most):
             sizes.setdefault(size, []).append(start)

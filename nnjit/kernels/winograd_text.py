@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nnjit.kernels import target
+from nnjit.kernels.amx_tile import SIDE
 from nnjit.kernels.blocks import call, total
 from nnjit.kernels.sandwich import Matrix
 from nnjit.kernels.template import Template, folded, indent
@@ -153,7 +154,13 @@ def unit_plane(many: int, channels: int, kind: str) -> int:
     """`plane` of points as `taken` lays them out, in units of 32 bits where they are bfloat16."""
     if kind == "b2":
         return plane(many, channels // 2)
-    return plane(-(-many // 2) if kind == "pairs" else many, channels)
+    return plane(pair_count(many) if kind == "pairs" else many, channels)
+
+
+def pair_count(many: int) -> int:
+    """Pairs of blocks, filled up to whole registers where they are multiplied in those."""
+    pairs = -(-many // 2)
+    return -(-pairs // SIDE) * SIDE if target.multiplies_blocks() else pairs
 
 
 def cut(HO: int, WO: int, most: int) -> Blocks:
