@@ -141,9 +141,11 @@ class Kernel:
         self.blocks = cut(self.HO, self.WO, self.most_blocks())
 
     def most_blocks(self) -> int:
-        """Blocks of a pass: their points fit L1, but large weights are read for many at once."""
+        """Blocks of a pass: their points fit L1, but large weights, and registers of AMX, are read
+        for many at once.
+        """
         size = target.itemsize(self.number) * POINTS
-        if size * self.depth * self.unit > L2_BYTES:
+        if self.blocks_fit or size * self.depth * self.unit > L2_BYTES:
             return MOST
         return min(MOST, max(LEAST, L1_BYTES // (size * (self.depth + self.O))))
 
