@@ -15,6 +15,8 @@ from nnjit.kernels.contraction import matmul_template
 from nnjit.kernels.recipe import PLAIN, Epilogue
 from tests.kernels.harness import run_recipe
 
+pytestmark = pytest.mark.usefixtures("bf16")
+
 
 def value(x):
     """What an operand stands for: bits as they are, float32 rounded."""

@@ -15,6 +15,8 @@ from nnjit.kernels.recipe import Epilogue
 from tests.kernels.harness import run_recipe
 from tests.kernels.test_convolution import CASES, operands, reference
 
+pytestmark = pytest.mark.usefixtures("bf16")
+
 NAMES = ("one channel in", "3x3 same", "stride 2", "1x1 padded", "wide groups, dilated",
          "depthwise", "padding over kernel, strided", "three channels, padded",
          "1x1", "stride over kernel")  # fmt: skip
