@@ -43,7 +43,7 @@ PACK_BYTES = 2048  # the least size of a row of b for it
 # variables of these kernels, which no symbol may be called
 NAMES = (
     "lo hi tid a b bias mask residual y i k0 j o q r t first last left right done step g stop "
-    "scratch at_sums"
+    "group scratch at_sums"
 )
 
 
@@ -180,7 +180,10 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
     note = "pairs of bfloat16 along k; " * (p.dtype == "b2") + note
     part = f"lo..hi: blocks of {MOST_ROWS} rows of y" if p.block_a else "rows lo..hi of y"
     if pieces:
-        part = f"lo..hi: {pieces.count} pieces of columns for {pieces.rows} rows each"
+        part = (
+            f"lo..hi: for each {pieces.several} x {pieces.rows} rows, {pieces.count} panels of "
+            f"columns, cut into {pieces.several}"
+        )
     lead = "" if p.batch is None else f"{p.batch} times "
     symbols = symbols_of(p.batch, p.M, p.N, p.K)
     check_symbols(name, symbols, NAMES, ep.extra_params)

@@ -105,7 +105,7 @@ def test_a_large_b_is_taken_in_pieces(epilogue, steady):
     assert isinstance(main.trip, str)
     pieces = eval(main.trip, {"batch": 1})
     assert pieces >= 2 * main.grain
-    assert eval(main.trip, {"batch": 100}) == 4 * pieces
+    assert eval(main.trip, {"batch": 1000}) >= 2 * pieces
     for M in (0, 1, 2, 7, 8, 9, 17, 32, 33, 100):
         check(recipe, (M, 266, 300), False, False, symbols={"batch": M}, epilogue=epilogue, seed=M)
     fixed = matmul_template("fixed", 2, 266, 300, epilogue=epilogue, steady_b=steady)
