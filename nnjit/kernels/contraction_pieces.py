@@ -24,7 +24,7 @@ from nnjit.kernels.template import indent
 BLOCK_ROWS = 64  # about so many rows in a block: their part of a stays in L2
 FEW_PANELS = 8  # below this, half as many rows, so that many threads find pieces
 GROUP_BYTES = 512 * 1024  # of a in a group of blocks: it stays in L2 while panel follows panel
-GROUP_ROWS = 512
+GROUP_ROWS = 128
 NOMINAL = 1024  # steps of a reduction whose length is not known
 AHEAD = 32  # rows of b that are asked for before they are needed
 
