@@ -35,7 +35,8 @@ def recipe_of(n: Node, name: str, epilogue: Epilogue, codes: Codes, steady: bool
         name, n.op, n.spec, *(x.spec for x in n.inputs), repr(n.attrs), epilogue.bias,
         epilogue.final, tail, epilogue.extra_params, epilogue.imports, epilogue.beside, codes,
         epilogue.apart,
-        target.vector_bits(), target.multiplies_pairs(), config.winograd(), steady,
+        target.vector_bits(), target.multiplies_pairs(), target.multiplies_blocks(),
+        config.winograd(), steady,
     )  # fmt: skip
     if key not in _made:
         if len(_made) >= MOST:
