@@ -127,6 +127,11 @@ class AmxWriter(PairWriter):
         if self.s.init == "load" and self.in_place:
             self.move("tileloadd64", self.out_base())
             return
+        if self.s.init == "bias" and not self.s.tail:  # the same line for all rows
+            for (i, _), j in itertools.product(self.groups, self.columns):
+                line = self.bytes_at(self.b.gep(self.base("e"), [constant(j * SIDE)]))
+                self.do("tileloadd64", i // SIDE * 2 + j, line, constant(0))
+            return
         base = self.base("e") if self.s.init == "bias" else self.out_base()
         for i in range(len(self.rows_c)):
             row = base if self.s.init == "bias" else self.b.gep(base, [self.rows_c[i]])

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from nnjit.kernels.blocks import Dim, Panel, Tiles, parts, product, total
 from nnjit.kernels.contraction_rows import (
-    SMALL_B,
     UNROLL,
     Ahead,
     Product,
     Rows,
+    most_b,
     panel_rows,
     whole_b,
 )
@@ -43,7 +43,7 @@ class Pieces:
     @classmethod
     def of(cls, p: Product) -> Pieces | None:
         """None where b is small, or the columns are not known in this way."""
-        large = p.block_a or whole_b(p) > SMALL_B
+        large = p.block_a or whole_b(p) > most_b(p)
         if p.batch is not None or p.row_a == 1 or not large or isinstance(p.N, str):
             return None
         count = sum(map(panel_count, p.panels()))

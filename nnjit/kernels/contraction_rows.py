@@ -14,6 +14,7 @@ from nnjit.kernels.recipe import Epilogue
 from nnjit.kernels.template import indent
 
 SMALL_B = 256 * 1024  # bytes of b that stay in L2
+AMX_B = 1280 * 1024  # ... of a CPU with AMX, which has 2 MB
 GROUP = 4  # tiles of rows that then go over all panels
 DEPTH = 4096  # bytes of a reduction after which its sums go through memory; from four times as much
 UNROLL = 16  # reductions up to this length are unrolled completely, where their code stays short:
@@ -164,11 +165,18 @@ def whole_b(p: Product) -> int:
     return 0
 
 
+def most_b(p: Product) -> int:
+    """Bytes of b that stay in L2. Where AMX multiplies, results take longer than products: writing
+    rows in long runs is worth more than panels of b in L1.
+    """
+    return AMX_B if p.kind == "amx_tile" else SMALL_B
+
+
 def several_rows(p: Product, tiles: Tiles) -> list[str]:
     """All panels for a few rows at a time where b stays in L2 anyway; else all rows of the chunk
     for each panel.
     """
-    if p.row_a == 1 or not 0 < whole_b(p) <= SMALL_B or len(p.panels()) < 2:
+    if p.row_a == 1 or not 0 < whole_b(p) <= most_b(p) or len(p.panels()) < 2:
         return row_blocks(p, tiles, Rows("lo", "hi"))
     group = GROUP * p.rows
     return [

@@ -21,6 +21,7 @@ CASES = [
     # rows, vectors, tail, init, final, out, dtype of m, step_a
     (32, 2, 0, "zero", "store", "f4", "f4", 1),
     (32, 2, 0, "load", "store", "f4", "f4", 2),
+    (20, 2, 0, "bias", "store", "f4", "f4", 1),
     (17, 2, 5, "bias", "relu", "b2", "f4", 1),
     (16, 1, "run", "load", "mask", "f4", "b2", 1),
     (1, 2, 0, "zero", "mul", "b2", "b2", 1),
