@@ -50,6 +50,7 @@ def _show(found: dict[str, Any], test: dict[str, Any], limits: dict[str, Any] | 
         ("python", f"{found['python']}, {found['platform']}"),
         ("cpu", f"{found['cpu']}, {found['vector_bits']}-bit vectors"),
         ("features", " ".join(found["features"]) or "none that nnjit uses"),
+        ("bfloat16", f"products by {found['bfloat16']}"),
         ("threads", f"{found['threads']} on {found['cores']} cores"),
         ("device", found["device"]),
         (

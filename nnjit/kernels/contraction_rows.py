@@ -15,6 +15,7 @@ from nnjit.kernels.template import indent
 
 SMALL_B = 256 * 1024  # bytes of b that stay in L2
 AMX_B = 1280 * 1024  # ... of a CPU with AMX, which has 2 MB
+MANY_ROWS = 256
 GROUP = 4  # tiles of rows that then go over all panels
 DEPTH = 4096  # bytes of a reduction after which its sums go through memory; from four times as much
 UNROLL = 16  # reductions up to this length are unrolled completely, where their code stays short:
@@ -166,10 +167,11 @@ def whole_b(p: Product) -> int:
 
 
 def most_b(p: Product) -> int:
-    """Bytes of b that stay in L2. Where AMX multiplies, results take longer than products: writing
-    rows in long runs is worth more than panels of b in L1.
+    """Bytes of b that stay in L2. Where AMX multiplies many rows, results take longer than sums:
+    writing rows in long runs is worth more than panels of b in L1.
     """
-    return AMX_B if p.kind == "amx_tile" else SMALL_B
+    many = p.M >= MANY_ROWS if isinstance(p.M, int) else "*" in p.M  # a batch alone may be few
+    return AMX_B if many and p.kind == "amx_tile" else SMALL_B
 
 
 def several_rows(p: Product, tiles: Tiles) -> list[str]:

@@ -87,6 +87,13 @@ def multiplies_blocks() -> bool:
     return bf16_asked() == "auto" and vector_bits() == 512 and host_multiplies_blocks()
 
 
+def multiplies_by() -> str:
+    """What products of bfloat16 are done by, for people."""
+    if multiplies_blocks():
+        return "AMX"
+    return "vdpbf16ps" if multiplies_pairs() else "float32 multiply-adds (emulated)"
+
+
 def bf16_asked() -> str:
     """How products of bfloat16 are done: auto, pairs (vdpbf16ps at most) or emulate."""
     asked = os.environ.get("NNJIT_BF16", "") or "auto"

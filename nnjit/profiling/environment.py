@@ -32,6 +32,7 @@ def versions() -> dict[str, Any]:
 
 def facts() -> dict[str, Any]:
     """What `nnjit doctor` reports before it tests anything."""
+    from nnjit.kernels import target
     from nnjit.runtime import cache, objects
 
     machine = cache.environment()
@@ -42,6 +43,7 @@ def facts() -> dict[str, Any]:
         "cpu": machine["cpu"],
         "features": [f for f in FEATURES if f"+{f}" in features],
         "vector_bits": int(machine["vector_bits"]),
+        "bfloat16": target.multiplies_by(),
         "cores": config.cores(),
         "threads": config.threads(),
         "device": config.device(),
