@@ -282,7 +282,7 @@ def is_convolution(n: Node | None) -> bool:
 def updates_in_place(n: Node) -> bool:
     """Has the product n a kernel that computes what becomes of it where it is computed?"""
     a, way = n.inputs[0], (n.attrs["transpose_a"], n.attrs["transpose_b"])
-    if n.rank != 2 or way != (True, False) or a.dtype != n.dtype:
+    if n.rank != 2 or way != (True, False) or n.dtype not in (a.dtype, "float32"):
         return False
     rows, columns, depth = map(text_of, (*n.shape, a.shape[0]))
     return update_applies(rows, columns, depth, CODES[a.dtype])

@@ -64,8 +64,9 @@ class Product:
 
     @property
     def sums(self) -> bool:
-        """Whether rows of sums lie in scratch: y has no room for them until the tail is done."""
-        return self.codes[2] == "b2" and self.epilogue.tail is not None
+        """Whether rows of sums lie in scratch: y has no room for them, or is read by the tail."""
+        apart = self.codes[2] == "b2" or self.epilogue.apart
+        return apart and self.epilogue.tail is not None
 
     @property
     def sum_rows(self) -> int:

@@ -45,7 +45,9 @@ def update_applies(M: Dim, N: Dim, K: Dim, dtype: str) -> bool:
     """May what becomes of a.T @ b (M, N) be computed where it is: here, or in `contraction_sums`
     where rows of a and b are copied?
     """
-    if not isinstance(M, int) or not isinstance(N, int) or dtype == "b2":
+    if not isinstance(M, int) or not isinstance(N, int):
+        return False
+    if dtype == "b2" and not target.multiplies_blocks():  # what copies pairs has no room for sums
         return False
     return M * N >= LEAST and N <= LONGEST
 

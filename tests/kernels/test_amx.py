@@ -10,10 +10,10 @@ import pytest
 from nnjit.kernels import amx_tile, target
 from nnjit.kernels.bf16 import expand, shorten
 from nnjit.kernels.contraction import matmul_template
-from nnjit.kernels.recipe import Recipe, Step
+from nnjit.kernels.recipe import Epilogue, Recipe, Step
 from nnjit.kernels.template import Template
 from tests.kernels.harness import run_recipe
-from tests.kernels.test_contraction_pairs import check
+from tests.kernels.test_contraction_pairs import check, value
 
 JIT = [False, True] if target.host_multiplies_blocks() else [False]
 ROWS, ROW_A, ROW_C, STEP_B = 32, 90, 40, 33  # rows are so far apart
@@ -105,6 +105,35 @@ def test_products(case, jit, monkeypatch):
     recipe = matmul_template("product", *sizes, transpose_a=ta, transpose_b=tb, dtype="b2")
     assert any("amx_tile" in line for line in recipe.steps[-1].template.imports)
     check(sizes, {"n": sizes[2]} if ta else {"n": sizes[0]}, ta, tb, stored=stored, jit=jit)
+
+
+@pytest.mark.parametrize("jit", JIT)
+def test_updates_where_the_gradient_is_computed(jit, monkeypatch):
+    """y and a slot, which the tail reads and writes; ragged blocks, in any order."""
+    monkeypatch.setattr(target, "multiplies_blocks", lambda: True)
+    monkeypatch.setenv("NNJIT_VECTOR_BITS", "512")
+
+    def tail(index: str, column: str) -> list[str]:
+        return [
+            f"m[{index}] = m[{index}] * scale[{column}] + scratch[at_sums + j]",
+            f"y[{index}] = y[{index}] - m[{index}]",
+        ]
+
+    extra = (("m", "f4"), ("scale", "f4"))
+    recipe = matmul_template(
+        "update", 69, 40, "batch", transpose_a=True, dtype="b2",
+        epilogue=Epilogue(tail=tail, extra_params=extra, apart=True),
+    )  # fmt: skip
+    for K in (0, 1, 33, 64):
+        rng = np.random.default_rng(K)
+        v = {n: shorten(rng.standard_normal((K, w))) for n, w in (("a", 69), ("b", 40))}
+        v |= {n: rng.standard_normal((69, 40)).astype(np.float32) for n in ("m", "out")}
+        v["scale"] = rng.standard_normal(40).astype(np.float32)
+        m = v["m"] * v["scale"] + value(v["a"]).T @ value(v["b"])
+        for cut in (None, rng):
+            got = run_recipe(recipe, v, ("out", "m"), symbols={"batch": K}, jit=jit, rng=cut)
+            np.testing.assert_allclose(got["m"], m, rtol=1e-5, atol=1e-4)
+            np.testing.assert_allclose(got["out"], v["out"] - m, rtol=1e-5, atol=1e-4)
 
 
 def test_errors_name_the_option():
