@@ -15,8 +15,6 @@ from nnjit.kernels.recipe import Epilogue
 from tests.kernels.harness import run_recipe
 from tests.kernels.test_convolution import CASES, operands, reference
 
-pytestmark = pytest.mark.usefixtures("bf16")
-
 NAMES = ("one channel in", "3x3 same", "stride 2", "1x1 padded", "wide groups, dilated",
          "depthwise", "padding over kernel, strided", "three channels, padded",
          "1x1", "stride over kernel")  # fmt: skip
@@ -40,6 +38,12 @@ def run(part: str, c: Conv, a, b, want, stored, epilogue=None, more=None, **opti
     v = {"a": kept[0], "b": kept[1], "out": empty, **(more or {})}
     got = run_recipe(recipe, v, symbols={"batch": 2}, **options)["out"]
     return expand(got) if stored[2] == "b2" else got
+
+
+def test_without_amx(monkeypatch):
+    """Winograd's products alone are done in other ways with it."""
+    monkeypatch.setenv("NNJIT_BF16", "pairs")
+    test_every_kind("Winograd")
 
 
 @pytest.mark.parametrize("name", [*NAMES, *MORE])
