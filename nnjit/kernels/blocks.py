@@ -261,7 +261,7 @@ class Tiles:
             if k not in defaults or v != defaults[k]
         ]
         parts += [f"lanes={panel.lanes}", f'dtype="{self.dtype}"']
-        if self.dtype == "b2" and not target.multiplies_pairs():
+        if self.dtype == "b2" and self.kind == "tile" and not target.multiplies_pairs():
             parts.append("emulate=True")
         definition = tuple(parts)
         if definition not in self.names:
