@@ -112,7 +112,7 @@ def phases(p: Product) -> list[Phase]:
     """
     ep, most = p.epilogue, DEPTH // p.size
     init, final = ep.tile_options()["init"], ep.final
-    if p.codes[2] == "b2":  # y cannot hold sums
+    if p.codes[2] == "b2" or ep.apart:  # y cannot hold sums, or holds what they are added to
         return [Phase(0, p.K, init, final)]
     if isinstance(p.K, int):
         if 4 * most >= p.K:
