@@ -136,11 +136,8 @@ class AmxWriter(PairWriter):
         for i in range(len(self.rows_c)):
             row = base if self.s.init == "bias" else self.b.gep(base, [self.rows_c[i]])
             for j in self.columns:
-                self.v.store(self.load(row, j), self.floats(self.line_of_sums(i, j)))
+                self.v.store(self.load(row, j), self.line_of_sums(i, j))
         self.move("tileloadd64")
-
-    def floats(self, pointer: Any) -> Any:
-        return self.b.bitcast(pointer, self.v.element.as_pointer())
 
     def outer_step(self, r: Any, acc: Any) -> Any:
         """All pairs of one step: whole registers, then what is left, with zeros behind it."""
@@ -188,7 +185,7 @@ class AmxWriter(PairWriter):
         b, v = self.b, self.pairs
         rows = len(self.rows_a)
         mask = v.mask(left)
-        of_a, of_b = (b.bitcast(self.space(n * SIDE), I32.as_pointer()) for n in (2, 2))
+        of_a, of_b = (b.bitcast(self.space(2 * SIDE), I32.as_pointer()) for _ in range(2))
         for i in range(rows):
             row = v.load(b.gep(at_a, [self.rows_a[i]]), mask)
             v.store(row, b.gep(of_a, [constant(i * SIDE)]))
@@ -198,10 +195,5 @@ class AmxWriter(PairWriter):
                 row = v.mask(b.select(there, constant(SIDE), constant(0)))
                 at = b.gep(at_b, [b.add(b.mul(constant(k), row_b), constant(j * SIDE))])
                 v.store(v.load(at, row), b.gep(of_b, [constant((k * 2 + j) * SIDE)]))
-        self.multiply(
-            of_a,
-            constant(SIDE),
-            of_b,
-            constant(2 * SIDE),
-            [constant(i * SIDE) for i in range(rows)],
-        )
+        places = [constant(i * SIDE) for i in range(rows)]
+        self.multiply(of_a, constant(SIDE), of_b, constant(2 * SIDE), places)

@@ -1,8 +1,8 @@
 """Matrix products as kernels: y = a @ b with transposed operands, batches and epilogues, every
 extent an int or a symbol.
 
-Rows of y are the launch's trip, so no two chunks write the same element and nothing is summed
-across threads; each element is one chain of fused multiply-adds over k, whatever the chunk. A
+Rows of y, or pieces of them, are the launch's trip, so no two chunks write the same element and
+nothing is summed across threads; each element is one chain of sums over k, whatever the chunk. A
 transposed b is packed by a launch of its own.
 """
 
@@ -30,7 +30,8 @@ from nnjit.kernels.blocks import (
 )
 from nnjit.kernels.contraction_pairs import pair_operands
 from nnjit.kernels.contraction_pieces import Pieces
-from nnjit.kernels.contraction_rows import Product, Rows, row_blocks, several_rows
+from nnjit.kernels.contraction_product import Product
+from nnjit.kernels.contraction_rows import Rows, row_blocks, several_rows
 from nnjit.kernels.contraction_sums import sums_apply, sums_template
 from nnjit.kernels.contraction_updates import update_template
 from nnjit.kernels.packing import pack, pack_transposed, packed_size

@@ -1,7 +1,8 @@
 """The operands of a product of bfloat16, as pairs that follow each other along k.
 
 b is packed always. a is read as it is where its rows hold whole pairs; else it is laid out before:
-where it is transposed, where k is odd or known only when running, where it is float32.
+where it is transposed (for AMX in blocks), where k is odd or known only when running, where it is
+float32.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import replace
 
 from nnjit.kernels import amx_tile, target
 from nnjit.kernels.blocks import Dim, halved, product
-from nnjit.kernels.contraction_rows import Product
+from nnjit.kernels.contraction_product import Product
 from nnjit.kernels.packing_pairs import (
     block_pairs,
     pack_pairs,

@@ -10,15 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nnjit.kernels.blocks import Dim, Panel, Tiles, parts, product, total
-from nnjit.kernels.contraction_rows import (
-    UNROLL,
-    Ahead,
-    Product,
-    Rows,
-    most_b,
-    panel_rows,
-    whole_b,
-)
+from nnjit.kernels.contraction_product import Product, most_b, whole_b
+from nnjit.kernels.contraction_rows import UNROLL, Ahead, Rows, panel_rows
 from nnjit.kernels.template import indent
 
 BLOCK_ROWS = 64  # about so many rows in a block: their part of a stays in L2

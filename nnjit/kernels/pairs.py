@@ -57,6 +57,7 @@ def pair_block(*, lanes: int, source: str = "b2") -> Block:
 
 
 def check(name: str, lanes: int, source: str) -> None:
+    """ValueError for what these functions do not take."""
     if lanes & (lanes - 1) or source not in ("b2", "f4"):
         raise ValueError(
             f"{name}(lanes={lanes}, source={source!r}): a power of two, and b2 or f4, are expected"

@@ -135,8 +135,8 @@ class Kernel:
         self.kind = "b2" if self.dtype == "b2" else ""
         self.number = "f4" if self.kind else self.dtype
         self.depth = self.C // 2 if self.kind else self.C  # of the products
-        self.blocks_fit = bool(self.kind) and self.unit % SIDE == 0 and target.multiplies_blocks()
-        self.tiles = Tiles(self.dtype, "amx_tile" if self.blocks_fit else "tile")
+        self.amx = bool(self.kind) and self.unit % SIDE == 0 and target.multiplies_blocks()
+        self.tiles = Tiles(self.dtype, "amx_tile" if self.amx else "tile")
         self.transforms = Transforms(self.number)
         self.blocks = cut(self.HO, self.WO, self.most_blocks())
 
@@ -145,7 +145,7 @@ class Kernel:
         for many at once.
         """
         size = target.itemsize(self.number) * POINTS
-        if self.blocks_fit or size * self.depth * self.unit > L2_BYTES:
+        if self.amx or size * self.depth * self.unit > L2_BYTES:
             return MOST
         return min(MOST, max(LEAST, L1_BYTES // (size * (self.depth + self.O))))
 
@@ -262,7 +262,7 @@ class Kernel:
         many = self.blocks.many
         depth = self.depth
         most, vectors = choose(many, self.O, self.number, exact=True)
-        if self.blocks_fit:
+        if self.amx:
             most, vectors = amx_tile.choose(many, self.O)
         sizes: dict[int, list[int]] = {}
         for start, size in split(many, most):

@@ -154,7 +154,7 @@ def call_table(context, function, table, count, a, b, c):
 
 def calling(module):
     """The function behind `call_table`. It is long, so LLVM must not copy it to where it is called:
-    the driver took three times as long to compile.
+    the driver would be twice as large, and take much longer to compile.
     """
     kind = ir.FunctionType(ir.VoidType(), [I64] * 6)
     function = cgutils.get_or_insert_function(module, kind, "nnjit_call_table")
