@@ -1,7 +1,7 @@
 """Small matrices around blocks of vectors: y = L d L^T, the transforms of Winograd's convolution.
 
-`sandwich(...)` returns a function (src, soff, dst, doff[, e, eoff][, m, moff]) that reads a square
-block d of vectors, multiplies it by the literal matrix L from both sides, and stores the result;
+`sandwich(...)` returns a function (src, soff, dst, doff[, step][, e, eoff][, m, moff]) that reads a
+square block d of vectors, multiplies it by the literal matrix L from both sides, and stores the result;
 all in registers. In a compile worker it is a Numba intrinsic (see `sandwich_llvm`), elsewhere the
 NumPy meaning below. Pointers may have any type: what they point at is said by the transform.
 """
@@ -39,6 +39,7 @@ class Sandwich:
     to: str
     operand: str
     quick: bool
+    stepped: bool
 
     @property
     def reads_m(self) -> bool:
@@ -47,6 +48,7 @@ class Sandwich:
     def arguments(self) -> list[str]:
         """Names of the call's arguments, in order."""
         names = ["src", "soff", "dst", "doff"] + ["odd"] * (self.to == "pairs")
+        names += ["step"] * self.stepped
         names += ["r0", "r1", "c0", "c1"] * self.edge
         return names + ["e", "eoff"] * self.bias + ["m", "moff"] * self.reads_m
 
@@ -67,6 +69,7 @@ def sandwich(
     to: str = "",
     operand: str = "",
     quick: bool = False,
+    stepped: bool = False,
 ) -> Callable[..., None]:
     """y = matrix @ d @ matrix.T, elementwise over `lanes` neighbouring elements.
 
@@ -78,6 +81,7 @@ def sandwich(
     or b2; arithmetic is in dtype. to="pairs": dst holds pairs of b2, 32 bits each; with odd = 0 the
     result becomes the lower half and the upper one zero, with odd = 1 only the upper half is set.
     quick: bfloat16 are rounded by the instruction of AVX512_BF16, which makes denormals zero.
+    stepped: reads and writes count steps of so many elements, a run-time number.
     """
     if final not in FINALS:
         raise ValueError(f"sandwich(final={final!r}): expected one of {', '.join(FINALS)}")
@@ -85,6 +89,7 @@ def sandwich(
     shape = Sandwich(
         matrix, reads, writes, stored, edge, lanes, tail, bias, final, dtype,
         source or dtype, to or dtype, operand or dtype, quick,
+        stepped,
     )  # fmt: skip
     if target.jitting:
         from nnjit.kernels.sandwich_llvm import sandwich_intrinsic
@@ -101,15 +106,16 @@ def numpy_sandwich(s: Sandwich) -> Callable[..., None]:
     def run(*args: Any) -> None:
         v = dict(zip(names, args, strict=True))
         d = np.zeros((size, size, width), target.DTYPES[s.dtype][0])
+        step = v.get("step", 1)
         r0, r1, c0, c1 = (v.get(k, n) for k, n in zip(limits, (0, size, 0, size), strict=True))
         for i in range(r0, r1):
             for j in range(c0, c1):
-                at = v["soff"] + i * s.reads[0] + j * s.reads[1] + columns
+                at = v["soff"] + (i * s.reads[0] + j * s.reads[1]) * step + columns
                 d[i, j] = taken(v["src"], s.source, at)
         with np.errstate(all="ignore"):
             y = times(s.matrix, times(s.matrix, d).swapaxes(0, 1)).swapaxes(0, 1)
             for i, j in np.ndindex(*s.stored):
-                value, at = y[i, j], i * s.writes[0] + j * s.writes[1]
+                value, at = y[i, j], (i * s.writes[0] + j * s.writes[1]) * step
                 if s.bias:
                     value = value + v["e"][v["eoff"] + columns]
                 if s.reads_m:

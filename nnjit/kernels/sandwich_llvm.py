@@ -54,7 +54,10 @@ class Writer:
         element = {"b2": ir.IntType(16), "pairs": ir.IntType(32)}.get(kind, self.v.element)
         base = self.b.bitcast(self.args[name], element.as_pointer())
         base = self.b.gep(base, [self.args[name[0] + "off"]])
-        return self.b.gep(base, [offset if isinstance(offset, ir.Value) else constant(offset)])
+        places = offset if isinstance(offset, ir.Value) else constant(offset)
+        if self.s.stepped:
+            places = self.b.mul(places, self.args["step"])
+        return self.b.gep(base, [places])
 
     def load(self, name: str, offset: Any, mask: Any = None) -> Any:
         place = self.at(name, offset)

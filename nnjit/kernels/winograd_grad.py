@@ -179,15 +179,19 @@ def fill_up(conv: Conv, blocks: int, many: int) -> list[str]:
 def places(size: int, dtype: str) -> Template:
     """src (16, size) -> y (3, 3, size). Trip: vectors of size."""
     t, lanes = Transforms(dtype), target.lanes(dtype)
-    steps: dict[str, object] = {"reads": (4 * size, size), "writes": (3 * size, size)}
-    body = t.vectors("places", "WEIGHT_GRAD", size, steps, ["src", "y"])
+    steps: dict[str, object] = {"reads": (4, 1), "writes": (3, 1)}
+    body, sizes = t.vectors("places", "WEIGHT_GRAD", size, steps, ["src", "y"])
+    given = "" if sizes else f"_{size}"
+    size_text = "size" if sizes else size
     return Template(
-        name=f"weights_of_points_{size}_{dtype}",
-        doc=f"y (3, 3, {size}) from src (16, {size}), the points of its sums; lo..hi: vectors.",
+        name=f"weights_of_points{given}_{dtype}",
+        doc=f"y (3, 3, {size_text}) from src (16, {size_text}), the points of its sums; lo..hi: "
+        "vectors.",
         imports=t.imports(),
         symbols=(),
         params=(("src", dtype), ("y", dtype)),
         body=tuple(body),
         trip=-(-size // lanes),
         grain=64,
+        sizes=sizes,
     )

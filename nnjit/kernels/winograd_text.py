@@ -74,23 +74,25 @@ class Transforms:
 
     def vectors(
         self, stem: str, matrix: str, size: int, options: dict[str, object], pointers: list[str]
-    ) -> list[str]:
-        """Calls for the vectors lo..hi-1 of `size` elements, from pointers[0] to pointers[1]."""
+    ) -> tuple[list[str], tuple[tuple[str, int], ...]]:
+        """Calls for the vectors lo..hi-1 of `size` elements, from pointers[0] to pointers[1], and
+        the kernel's sizes: `size` where it is all vectors. options: reads and writes count sizes.
+        """
         lanes, (source, to) = target.lanes(self.dtype), pointers
         whole, rest = divmod(size, lanes)
-        lines = []
-        if whole:
-            name = self.get(stem, matrix, **options)
-            at = f"t * {lanes}"
-            lines = [
-                f"for t in range(lo, min(hi, {whole})):",
-                f"    {name}({source}, {at}, {to}, {at})",
-            ]
-        if rest:
-            name = self.get(stem, matrix, tail=rest, **options)
-            at = str(whole * lanes)
-            lines += [f"if lo < hi and hi > {whole}:", f"    {name}({source}, {at}, {to}, {at})"]
-        return lines
+        options = {**options, "stepped": True}
+        at = f"t * {lanes}"
+        name = self.get(stem, matrix, **options)
+        if not rest:
+            loop = ["for t in range(lo, hi):", f"    {name}({source}, {at}, {to}, {at}, size)"]
+            return loop, (("size", size),)
+        lines = [
+            f"for t in range(lo, min(hi, {whole})):",
+            f"    {name}({source}, {at}, {to}, {at}, {size})",
+        ]
+        name = self.get(stem, matrix, tail=rest, **options)
+        last = f"    {name}({source}, {whole * lanes}, {to}, {whole * lanes}, {size})"
+        return [*lines, f"if lo < hi and hi > {whole}:", last], ()
 
 
 @dataclass(frozen=True)
@@ -224,20 +226,24 @@ def taken(
 def weight_points(depth: int, columns: int, dtype: str, source: str = "") -> Template:
     """src (3, 3, depth, columns) -> dst (16, depth, columns). Trip: vectors of depth * columns."""
     t, size = Transforms(dtype), depth * columns
-    steps: dict[str, object] = {"reads": (3 * size, size), "writes": (4 * size, size)}
+    steps: dict[str, object] = {"reads": (3, 1), "writes": (4, 1)}
     source = source or dtype
     if source != dtype:
         steps["source"] = source
+    body, sizes = t.vectors("points", "WEIGHT", size, steps, ["src", "dst"])
+    given = "" if sizes else f"_{size}"
+    size_text = "size" if sizes else size
     return Template(
-        name=f"pack_points_{depth}_{columns}_{source}",
-        doc=f"dst[k] = point k of G src G^T: src (3, 3, {depth}, {columns}) -> dst (16, {depth}, "
-        f"{columns});\nlo..hi: vectors.",
-        body=tuple(t.vectors("points", "WEIGHT", size, steps, ["src", "dst"])),
+        name=f"pack_points{given}_{source}",
+        doc=f"dst[k] = point k of G src G^T: src (3, 3, {size_text}) -> dst (16, {size_text});\n"
+        "lo..hi: vectors.",
+        body=tuple(body),
         imports=t.imports(),
         symbols=(),
         params=(("src", source), ("dst", dtype)),
         trip=-(-size // target.lanes(dtype)),
         grain=64,
+        sizes=sizes,
     )
 
 

@@ -55,12 +55,13 @@ PATIENCE = 20000  # pauses before a waiting caller offers its core
 
 def helper(function):
     """A jitted function of this file; all arguments are int64, constants too: so it is compiled
-    once.
+    once, and optimized as a part of the driver only.
     """
     options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
     words = (types.int64,) * function.__code__.co_argcount
     short = frontend.short_pipeline()
-    return njit(words, _nrt=False, pipeline_class=short, **options)(function)
+    with frontend.unfinished():
+        return njit(words, _nrt=False, pipeline_class=short, **options)(function)
 
 
 @helper

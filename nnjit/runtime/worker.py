@@ -72,7 +72,7 @@ def prepare() -> None:
     never_run(codegen)
     frontend.limit_unrolling()
     frontend.widen_vectors()
-    frontend.remember_types()
+    frontend.hasten()
     gc.freeze()
 
 

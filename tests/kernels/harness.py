@@ -47,7 +47,7 @@ def compiled(source: str, name: str, sig: str):
 
     frontend.limit_unrolling()
     frontend.widen_vectors()
-    frontend.remember_types()
+    frontend.hasten()
     kinds = []
     for word in sig[len("void(") : -1].split(", "):
         kinds.append(
