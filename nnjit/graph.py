@@ -267,16 +267,16 @@ def walk(roots: Iterable[Node], stop: Container[Node] = ()) -> list[Node]:
     """Nodes below roots in topological order, not looking below `stop`; no recursion."""
     order: list[Node] = []
     done: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(list(roots))]
+    stack: list[Node | None] = [*reversed([*roots])]
     while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
+        node = stack.pop()
+        if node is None:  # below the None is a Node whose inputs are all in order
+            order.append(stack.pop())  # type: ignore[arg-type]
         elif node not in done:
             done.add(node)
-            stack.append((node, True))
+            stack += (node, None)
             if node not in stop:
-                stack.extend((x, False) for x in reversed(node.inputs) if x not in done)
+                stack += [x for x in node.inputs[::-1] if x not in done]
     return order
 
 

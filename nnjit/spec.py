@@ -7,6 +7,7 @@ so a new batch size compiles nothing.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -132,17 +133,17 @@ class Spec:
     def rank(self) -> int:
         return len(self.shape)
 
-    @property
+    @functools.cached_property
     def size(self) -> Dim:
         """Number of elements."""
         return product(self.dims)
 
-    @property
+    @functools.cached_property
     def nbytes(self) -> Dim:
         """Bytes of a contiguous buffer."""
         return self.size * DTYPES[self.dtype]
 
-    @property
+    @functools.cached_property
     def dims(self) -> tuple[Dim, ...]:
         """The shape, sure to hold no None."""
         if None in self.shape:

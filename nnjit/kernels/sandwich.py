@@ -1,9 +1,10 @@
 """Small matrices around blocks of vectors: y = L d L^T, the transforms of Winograd's convolution.
 
 `sandwich(...)` returns a function (src, soff, dst, doff[, step][, e, eoff][, m, moff]) that reads a
-square block d of vectors, multiplies it by the literal matrix L from both sides, and stores the result;
-all in registers. In a compile worker it is a Numba intrinsic (see `sandwich_llvm`), elsewhere the
-NumPy meaning below. Pointers may have any type: what they point at is said by the transform.
+square block d of vectors, multiplies it by the literal matrix L from both sides, and stores the
+result; all in registers. In a compile worker it is a Numba intrinsic (see `sandwich_llvm`),
+elsewhere the NumPy meaning below. Pointers may have any type: what they point at is said by the
+transform.
 """
 
 from __future__ import annotations

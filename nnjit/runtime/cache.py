@@ -42,9 +42,8 @@ class KernelSource:
     @functools.cached_property
     def key(self) -> str:
         """32 hex digits for text, signature, helpers, versions, flags and CPU."""
-        helpers = sorted((name, file_hash(name)) for name in helper_modules(self.text))
-        parts = [self.name, self.signature, self.text, helpers, environment()]
-        return digest(json.dumps(parts, sort_keys=True))
+        helpers = tuple((name, file_hash(name)) for name in sorted(helper_modules(self.text)))
+        return _key(self.name, self.signature, self.text, helpers, json.dumps(environment()))
 
     @property
     def entry(self) -> str:
@@ -60,6 +59,11 @@ class KernelSource:
     def object_path(self) -> Path:
         """The object file beside it."""
         return config.cache_dir() / f"{self.name}-{self.key[:12]}.obj"
+
+
+@functools.lru_cache(maxsize=1024)  # a step has a launch with a source of its own for each use
+def _key(name: str, signature: str, text: str, helpers: tuple, environment: str) -> str:
+    return digest(json.dumps([name, signature, text, helpers, environment]))
 
 
 @functools.cache
@@ -136,7 +140,8 @@ def _version(package: str) -> str:
     return found[1] if found else digest(text)
 
 
-def helper_modules(text: str) -> set[str]:
+@functools.lru_cache(maxsize=1024)
+def helper_modules(text: str) -> frozenset[str]:
     """Dotted names such as 'kernels.tile' that `text` imports, directly or through one another."""
     found: set[str] = set()
     todo = _imported(text)
@@ -145,7 +150,7 @@ def helper_modules(text: str) -> set[str]:
         if name not in found and (path := _module_path(name)):
             found.add(name)
             todo |= _imported_by(path)
-    return found
+    return frozenset(found)
 
 
 def _imported(text: str) -> set[str]:
