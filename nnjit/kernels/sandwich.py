@@ -89,8 +89,7 @@ def sandwich(
     stored = stored or (len(matrix), len(matrix))
     shape = Sandwich(
         matrix, reads, writes, stored, edge, lanes, tail, bias, final, dtype,
-        source or dtype, to or dtype, operand or dtype, quick,
-        stepped,
+        source or dtype, to or dtype, operand or dtype, quick, stepped,
     )  # fmt: skip
     if target.jitting:
         from nnjit.kernels.sandwich_llvm import sandwich_intrinsic

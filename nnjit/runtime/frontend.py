@@ -83,8 +83,8 @@ def remember_facts() -> None:
     if hasattr(base, "_has_loc"):
         base._has_loc = functools.cache(base._has_loc)
     for name in ("get_abi_sizeof", "get_abi_alignment"):
-        asked = getattr(base.BaseContext, name)
-        setattr(base.BaseContext, name, functools.cache(asked))
+        if hasattr(base.BaseContext, name):
+            setattr(base.BaseContext, name, functools.cache(getattr(base.BaseContext, name)))
 
 
 def list_variables_quickly() -> None:
@@ -119,16 +119,24 @@ def list_variables_quickly() -> None:
 def unfinished() -> Iterator[None]:
     """Functions that are compiled meanwhile are not optimized as a whole: what calls them is, with
     them in it. Without this each level of calls optimizes all levels below it again.
+
+    Where this private name is another, only time is lost.
     """
     from numba.core import codegen
+    from numba.core.compiler_lock import global_compiler_lock
 
     library = codegen.CPUCodeLibrary
-    finish = library._optimize_final_module
-    library._optimize_final_module = lambda self: None  # type: ignore[method-assign]
-    try:
+    name = "_optimize_final_module"
+    finish = getattr(library, name, None)
+    if finish is None:
         yield
-    finally:
-        library._optimize_final_module = finish  # type: ignore[method-assign]
+        return
+    with global_compiler_lock:  # what another thread compiles is finished
+        setattr(library, name, lambda self: None)
+        try:
+            yield
+        finally:
+            setattr(library, name, finish)
 
 
 def short_pipeline() -> type:
