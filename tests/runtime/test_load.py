@@ -450,3 +450,19 @@ from nnjit.runtime import cpu
 print(cpu.load([scale()]).report.misses)
 """
     assert python(code, NNJIT_CACHE=str(folder)) == "[]\n"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_driver_begun_early_is_used_or_not_in_the_way(forget, tmp_path, monkeypatch, wanted):
+    monkeypatch.setenv("NNJIT_CACHE", str(tmp_path))
+    source, driver = scale(7.0), cache.driver_source()
+    build.start_early(4)
+    try:
+        build.compile_missing([driver, source] if wanted else [source], None)
+    finally:
+        build.dismiss()
+    assert source.object_path.is_file()
+    assert driver.object_path.is_file() or not wanted
+    loaded = cpu.load([source])
+    assert len(loaded.report.misses) <= (not wanted)  # the driver alone, if it was not finished
+    assert call(loaded.addresses[source.key]) == scaled_by(7)
