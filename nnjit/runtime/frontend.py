@@ -45,7 +45,7 @@ def widen_vectors() -> None:
 
 @functools.cache  # once: each replaces what it calls
 def hasten() -> None:
-    """Spare Numba a quarter of its own time; what it makes stays the same, byte for byte."""
+    """Spare Numba what it finds out again and again; what it makes stays the same to the byte."""
     remember_types()
     remember_facts()
     list_variables_quickly()
