@@ -51,6 +51,7 @@ def _show(found: dict[str, Any], test: dict[str, Any], limits: dict[str, Any] | 
         ("cpu", f"{found['cpu']}, {found['vector_bits']}-bit vectors"),
         ("features", " ".join(found["features"]) or "none that nnjit uses"),
         ("bfloat16", f"products by {found['bfloat16']}"),
+        ("float32", f"large products by {found['float32']}"),
         ("threads", f"{found['threads']} on {found['cores']} cores"),
         ("device", found["device"]),
         (

@@ -33,6 +33,7 @@ from nnjit.kernels.contraction_pieces import Pieces
 from nnjit.kernels.contraction_product import Product
 from nnjit.kernels.contraction_rows import Rows, row_blocks, several_rows
 from nnjit.kernels.contraction_sums import sums_apply, sums_template
+from nnjit.kernels.contraction_thirds import thirds_apply, thirds_template
 from nnjit.kernels.contraction_updates import update_template
 from nnjit.kernels.packing import pack, pack_transposed, packed_size
 from nnjit.kernels.recipe import PLAIN, Epilogue, Recipe, Step
@@ -87,6 +88,11 @@ def matmul_template(
             stored=stored,
             steady_b=steady_b,
         )
+    whole = batch is None and not (transpose_a and transpose_b)
+    if whole and thirds_apply(M, N, K, dtype, transpose_a, epilogue):
+        assert isinstance(N, int), N
+        formula = describe(epilogue, f"a{'.T' * transpose_a} @ b{'.T' * transpose_b}")
+        return thirds_template(name, M, N, K, transpose_a, transpose_b, epilogue, formula)
     if epilogue.apart and dtype != "b2":
         assert isinstance(M, int), M
         assert isinstance(N, int), N

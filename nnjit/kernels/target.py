@@ -87,6 +87,27 @@ def multiplies_blocks() -> bool:
     return bf16_asked() == "auto" and vector_bits() == 512 and host_multiplies_blocks()
 
 
+def splits_floats() -> bool:
+    """Are large products of float32 written for AMX, too (`kernels.thirds`)? If NNJIT_FLOAT32=amx
+    asks for it: while neighbours are at work, shared CPUs may run AMX at a quarter of its speed.
+
+    Raises ConfigError where there is no AMX.
+    """
+    if float32_asked() != "amx":
+        return False
+    if vector_bits() != 512 or not host_multiplies_blocks():
+        raise ConfigError("NNJIT_FLOAT32=amx: this CPU, or this system, has no AMX with bfloat16")
+    return True
+
+
+def float32_asked() -> str:
+    """What large products of float32 are done by: fma (multiply-adds), or amx."""
+    asked = os.environ.get("NNJIT_FLOAT32", "") or "fma"
+    if asked not in ("fma", "amx"):
+        raise ConfigError(f"NNJIT_FLOAT32={asked!r}: expected fma or amx")
+    return asked
+
+
 def multiplies_by() -> str:
     """What products of bfloat16 are done by, for people."""
     if multiplies_blocks():

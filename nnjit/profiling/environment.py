@@ -44,6 +44,7 @@ def facts() -> dict[str, Any]:
         "features": [f for f in FEATURES if f"+{f}" in features],
         "vector_bits": int(machine["vector_bits"]),
         "bfloat16": target.multiplies_by(),
+        "float32": {"fma": "multiply-adds", "amx": "AMX"}[target.float32_asked()],
         "cores": config.cores(),
         "threads": config.threads(),
         "device": config.device(),

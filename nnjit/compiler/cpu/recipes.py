@@ -36,7 +36,7 @@ def recipe_of(n: Node, name: str, epilogue: Epilogue, codes: Codes, steady: bool
         epilogue.final, tail, epilogue.extra_params, epilogue.imports, epilogue.beside, codes,
         epilogue.apart,
         target.vector_bits(), target.multiplies_pairs(), target.multiplies_blocks(),
-        config.winograd(), steady,
+        target.splits_floats(), config.winograd(), steady,
     )  # fmt: skip
     if key not in _made:
         if len(_made) >= MOST:
