@@ -3,8 +3,8 @@
 NNJIT_DEBUG (0-5), NNJIT_DEVICE (cpu, python, interpret), NNJIT_CHECK (0, 1), NNJIT_CACHE (folder),
 NNJIT_THREADS, NNJIT_SEED, NNJIT_LOADER (object, numba), NNJIT_WINOGRAD (0, 1), NNJIT_CHAINS (0, 1),
 NNJIT_PLANS (0, 1); `kernels.target` reads NNJIT_VECTOR_BITS (128, 256, 512), NNJIT_BF16 (auto,
-pairs, emulate) and NNJIT_FLOAT32 (fma, amx). A setting is read when it is used, so a test may change the environment; a compiled
-step keeps the NNJIT_CHECK and NNJIT_DEBUG that it was made under.
+pairs, emulate) and NNJIT_FLOAT32 (fma, amx). A setting is read when it is used, so a test may
+change the environment; a compiled step keeps the NNJIT_CHECK and NNJIT_DEBUG it was made under.
 """
 
 from __future__ import annotations

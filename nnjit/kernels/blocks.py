@@ -231,6 +231,23 @@ def cheapest(n: int, vectors: int, registers: int, exact: bool) -> tuple[int, in
 
 
 @dataclass
+class Asks:
+    """The requests for memory of one kernel file; equal ones get one name."""
+
+    names: dict[str, str] = field(default_factory=dict)
+
+    def get(self, dtype: str, elements: int, write: bool) -> str:
+        """The name of one, with options as in `prefetch.prefetch`."""
+        definition = f'prefetch(elements={elements}, dtype="{dtype}", write={write})'
+        return self.names.setdefault(definition, f"ask_{elements}" + "_write" * write)
+
+    def imports(self) -> tuple[str, ...]:
+        """The module-level lines that define them."""
+        made = (f"{name} = {definition}" for definition, name in self.names.items())
+        return ("from nnjit.kernels.prefetch import prefetch", "", *made)
+
+
+@dataclass
 class Tiles:
     """The tiles of one kernel file: equal ones get one definition and one name. kind: the function
     that makes them, and its module.
@@ -239,6 +256,7 @@ class Tiles:
     dtype: str
     kind: str = "tile"
     names: dict[tuple[str, ...], str] = field(default_factory=dict)
+    asks: Asks = field(default_factory=Asks)
 
     def get(self, rows: int, panel: Panel, **options: object) -> str:
         """The name of a tile with these rows and this panel's columns; options as in `tile`."""
@@ -282,8 +300,8 @@ class Tiles:
         return tuple(lines)
 
 
-def defined(*tiles: Tiles) -> list[str]:
-    """The import lines of all tiles, then their definitions."""
+def defined(*tiles: Tiles | Asks) -> list[str]:
+    """The import lines of all tiles and requests, then their definitions."""
     found = [t.imports() for t in tiles if t.names]
     first = [lines[0] for lines in found]
     return [*first, *([""] if found else []), *(line for lines in found for line in lines[2:])]

@@ -197,7 +197,7 @@ def matmul_kernel(name: str, p: Product, transpose_a: bool, transpose_b: bool) -
     return Template(
         name=name,
         doc=filled(f"{name}: y = {formula}\n{lead}{shapes}; {note}{part}."),
-        imports=(*ep.imports, *defined(asking, tiles)),
+        imports=(*ep.imports, *defined(asking, tiles, tiles.asks)),
         symbols=symbols,
         params=(
             ("a", a_code),

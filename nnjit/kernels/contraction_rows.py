@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nnjit.kernels.asking_tile import SHIFT
 from nnjit.kernels.blocks import Panel, Tiles, call, product, text, total
@@ -66,6 +66,10 @@ def panel_rows(
     parts = phases(p)
     if p.sums:
         return scratch_rows(p, tiles, panel, parts[0], at)
+    out = f"({at.row} + i) * {text(p.N)} + o" if at.row else f"i * {text(p.N)} + o"
+    tail = p.epilogue.lines(out, "o", panel.columns)
+    if tail and len(parts) == 1 and p.rows > 1:
+        return rows_and_tail(p, tiles, panel, parts[0], at, ahead, tail)
     for phase in parts:
 
         def block(rows: int, i: str = "i", phase: Phase = phase) -> list[str]:
@@ -78,11 +82,43 @@ def panel_rows(
         if ahead:
             body = lead(p, panel, phase, at, ahead) + body
         lines += [phase.loop, *indent(body)] if phase.loop else body
-    out = f"({at.row} + i) * {text(p.N)} + o" if at.row else f"i * {text(p.N)} + o"
-    tail = p.epilogue.lines(out, "o", panel.columns)
     if tail:
         lines += [f"for i in range({at.first}, {at.last}):", *indent(tail)]
     return lines
+
+
+def rows_and_tail(
+    p: Product, tiles: Tiles, panel: Panel, phase: Phase, at: Rows, ahead: Ahead | None,
+    tail: list[str],
+) -> list[str]:  # fmt: skip
+    """Rows of one tile at a time: what the tail reads and writes beside them is asked for, then
+    they are multiplied, then the tail runs over them.
+    """
+    few, ep, code = Rows("g", "stop", at.a, at.b, at.row), p.epilogue, p.codes[2]
+
+    def block(rows: int, i: str = "i") -> list[str]:
+        return tile_call(p, tiles, panel, phase, rows, i, few)
+
+    at_y = f"({at.row} + i) * {text(p.N)} + o" if at.row else f"i * {text(p.N)} + o"
+    names = [name for name in ep.asked(code) if name != "y"]
+    asks = [f"{tiles.asks.get(code, panel.width, ep.writes(n))}({n}, {at_y})" for n in names]
+    whole = block(p.rows, "g")
+    left = p.M % p.rows if p.block_a and isinstance(p.M, int) else 0
+    rest = block(left, "g") if left else fewer_rows(p.rows, few, block, not ep.operand)
+    if ahead:
+        led = tile_call(p, ahead.tiles, panel, phase, p.rows, "g", few, ahead=ahead.rows)
+        whole = [f"if g == {at.first}:", *indent(led), "else:", *indent(whole)]
+    return [
+        f"for g in range({at.first}, {at.last}, {p.rows}):",
+        f"    stop = min({at.last}, g + {p.rows})",
+        *indent(["for i in range(g, stop):", *indent(asks)] if asks else []),
+        f"    if stop - g == {p.rows}:",
+        *indent(whole, 2),
+        "    else:",
+        *indent(rest, 2),
+        "    for i in range(g, stop):",
+        *indent(tail, 2),
+    ]
 
 
 def scratch_rows(p: Product, tiles: Tiles, panel: Panel, phase: Phase, at: Rows) -> list[str]:
@@ -125,18 +161,7 @@ def blocks_of_rows(
         return [f"for i in range({first}, {last}):", *indent(block(1))]
     start = f"{first} + {rows}" if led else first
     lines = [f"for i in range({start}, {last} - {rows - 1}, {rows}):", *indent(block(rows))]
-    half = rows // 2 if rows > 3 else 0
     if again:
-        rest = [f"for i in range({first}, {last}):", *indent(block(1))]
-        if half:
-            rest = [
-                f"if {last} - {first} >= {half}:",
-                f"    step = max(1, {last} - {first} - {half})",
-                f"    for i in range({first}, {last} - {half - 1}, step):",
-                *indent(block(half), 2),
-                "else:",
-                *indent(rest),
-            ]
         return [
             *lines,
             f"if ({last} - {first}) % {rows} != 0:",
@@ -144,14 +169,34 @@ def blocks_of_rows(
             f"        i = {last} - {rows}",
             *indent(block(rows), 2),
             "    else:",
-            *indent(rest, 2),
+            *indent(fewer_rows(rows, at, block, again), 2),
         ]
-    lines += [f"i = {last} - ({last} - {first}) % {rows}"]
+    start = f"{last} - ({last} - {first}) % {rows}"
     if left:
-        return [*lines, f"if i < {last}:", *indent(block(left))]
-    if half:
-        lines += [f"if {last} - i >= {half}:", *indent(block(half)), f"    i += {half}"]
-    return [*lines, f"for i in range(i, {last}):", *indent(block(1))]
+        return [*lines, f"i = {start}", f"if i < {last}:", *indent(block(left))]
+    return lines + fewer_rows(rows, replace(at, first=start), block, again)
+
+
+def fewer_rows(rows: int, at: Rows, block: Callable[[int], list[str]], again: bool) -> list[str]:
+    """Fewer rows than those of a tile: half as many, then one by one."""
+    first, last = at.first, at.last
+    half = rows // 2 if rows > 3 else 0
+    if not again:
+        lines = [f"i = {first}"]
+        if half:
+            lines += [f"if {last} - i >= {half}:", *indent(block(half)), f"    i += {half}"]
+        return [*lines, f"for i in range(i, {last}):", *indent(block(1))]
+    rest = [f"for i in range({first}, {last}):", *indent(block(1))]
+    if not half:
+        return rest
+    return [
+        f"if {last} - {first} >= {half}:",
+        f"    step = max(1, {last} - {first} - {half})",
+        f"    for i in range({first}, {last} - {half - 1}, step):",
+        *indent(block(half), 2),
+        "else:",
+        *indent(rest),
+    ]
 
 
 def tile_call(

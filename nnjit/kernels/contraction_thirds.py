@@ -27,7 +27,6 @@ from nnjit.kernels.blocks import (
     symbols_of,
     text,
 )
-from nnjit.kernels.contraction_updates import asked
 from nnjit.kernels.recipe import Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
 from nnjit.kernels.thirds import DEEP, ROWS, block_size
@@ -294,7 +293,7 @@ def tile_lines(p: Product, made: Functions, panel: Panel) -> list[str]:
     ep = p.epilogue
     init, final = ep.tile_options()["init"], ep.final
     only, early = p.reductions == 1, final in EARLY
-    asks = asked(ep, "f4")
+    asks = ep.asked("f4")
     if only:
         lines = tile_call(p, made, panel, init, final, asks)
     elif early:  # what is added is added first: then it may be y itself

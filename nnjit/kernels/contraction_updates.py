@@ -35,7 +35,6 @@ from nnjit.kernels.template import Template, indent
 SUM_BYTES = 32 * 1024  # of sums in scratch at a time, if that is a tile's rows or more
 LEAST = 1 << 14  # elements from which it pays; smaller updates are done together
 LONGEST = 4096  # columns: a tile's rows of sums then stay in L2
-MOST_ASKED = 4  # arrays that a tile asks for
 
 # variables of this kernel, which no symbol may be called
 NAMES = "lo hi tid a b bias mask residual y scratch i j o q first last step at at_sums ask pace"
@@ -101,15 +100,6 @@ class Update:
         return ep.lines(f"first * {N}", "", f"(last - first) * {N}", "at")
 
 
-def asked(ep: Epilogue, dtype: str) -> tuple[str, ...]:
-    """What the tail reads and writes at each element."""
-    if ep.tail is None:
-        return ()
-    lines = "\n".join(ep.tail("AT", "COLUMN"))
-    params = (("y", dtype), *ep.extra_params)
-    return tuple(n for n, code in params if code == dtype and f"{n}[AT]" in lines)[:MOST_ASKED]
-
-
 def update_template(
     name: str, M: int, N: int, K: Dim, dtype: str, ep: Epilogue, formula: str
 ) -> Recipe:
@@ -121,7 +111,7 @@ def update_template(
     size = target.itemsize(dtype)
     rows, vectors = choose(M, N, dtype)
     several = max(1, SUM_BYTES // (rows * N * size)) * rows
-    u = Update(M, N, K, dtype, ep, rows, several, asked(ep, dtype))
+    u = Update(M, N, K, dtype, ep, rows, several, ep.asked(dtype))
     body = [f"at = tid * {several * N}"] if ep.tail else []
     body += [f"pace = {rows << SHIFT} // max({K}, 1)"] if u.asked else []
     body += [f"for first in range(lo, hi, {several}):", f"    last = min(hi, first + {several})"]

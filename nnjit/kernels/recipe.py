@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from nnjit.kernels.template import Template
 from nnjit.kernels.tile import FINALS
 
+MOST_ASKED = 4  # arrays that a kernel asks for before its tail reads or writes them
+
 
 @dataclass(frozen=True)
 class Step:
@@ -99,6 +101,20 @@ class Epilogue:
         inner = self.tail("q + j", at)
         start = [f"at_sums = {sums}"] if sums else []
         return [*start, f"q = {out}", f"for j in range({columns}):", *("    " + s for s in inner)]
+
+    def asked(self, dtype: str) -> tuple[str, ...]:
+        """Params of this dtype that the tail reads or writes at each element, y first."""
+        if self.tail is None:
+            return ()
+        lines = "\n".join(self.tail("AT", "COLUMN"))
+        params = (("y", dtype), *self.extra_params)
+        return tuple(n for n, code in params if code == dtype and f"{n}[AT]" in lines)[:MOST_ASKED]
+
+    def writes(self, name: str) -> bool:
+        """Whether the tail writes this param."""
+        return self.tail is not None and any(
+            line.startswith(f"{name}[AT] =") for line in self.tail("AT", "COLUMN")
+        )
 
     def pixels(self, out: str, count: int | str, columns: int) -> list[str]:
         """The tail over `count` neighbouring rows of `columns` elements, from y[out].

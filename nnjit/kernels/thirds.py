@@ -26,7 +26,6 @@ from nnjit.kernels.tile import FINALS, INITS
 
 DEEP = 2 * SIDE  # numbers along k of a block
 ROWS = MOST_ROWS  # of a block of A
-MOST_ASKED = 4  # arrays that a tile asks for, besides its own
 #: which thirds of A and B are multiplied, the smallest products first
 PRODUCTS = ((0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0))
 

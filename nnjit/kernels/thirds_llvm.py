@@ -14,7 +14,8 @@ from numba.core import cgutils
 from nnjit.kernels.amx_llvm import LINE
 from nnjit.kernels.amx_tile import SIDE
 from nnjit.kernels.pairs_llvm import I16, UPPER
-from nnjit.kernels.thirds import DEEP, MOST_ASKED, block_size
+from nnjit.kernels.recipe import MOST_ASKED
+from nnjit.kernels.thirds import DEEP, block_size
 from nnjit.kernels.tile_llvm import I32, I64, Vectors, constant, named, transpose_vectors
 
 POINTERS = {
