@@ -16,7 +16,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from nnjit.compiler.groups import NOMINAL, Buffer, Launch
+from nnjit.compiler.groups import NOMINAL, Buffer, Launch, number
 from nnjit.compiler.walks import SHARES, SYMBOL, in_pieces
 from nnjit.spec import symbols_of
 
@@ -246,7 +246,8 @@ def link(
         if x.walk == SHARES:
             unit = math.lcm(unit, batch // math.gcd(trip, batch))
         else:
-            least = max(least, -(-x.template.grain * batch // max(trip, 1)))
+            grain = number(x.template.grain, extents)
+            least = max(least, -(-grain * batch // max(trip, 1)))
     used = {b for x in members for b in x.touched if b.kind != "scratch" and in_pieces(b)}
     total = sum(b.nbytes(extents) for b in used)
     if total < WORTH:

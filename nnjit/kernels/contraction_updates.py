@@ -33,11 +33,17 @@ from nnjit.kernels.recipe import Epilogue, Recipe, Step
 from nnjit.kernels.template import Template, indent
 
 SUM_BYTES = 32 * 1024  # of sums in scratch at a time, if that is a tile's rows or more
+LONG = 256  # steps of a reduction that are summed at a time: their part of b stays in L2
+MOST_BYTES = 256 * 1024  # of sums in scratch where a reduction is longer
+CHUNKS = 8  # of a longer reduction, to aim for: each reads all of b
 LEAST = 1 << 14  # elements from which it pays; smaller updates are done together
 LONGEST = 4096  # columns: a tile's rows of sums then stay in L2
 
 # variables of this kernel, which no symbol may be called
-NAMES = "lo hi tid a b bias mask residual y scratch i j o q first last step at at_sums ask pace"
+NAMES = (
+    "lo hi tid a b bias mask residual y scratch i j o q first last step at at_sums ask pace k0 "
+    "count group"
+)
 
 
 def update_applies(M: Dim, N: Dim, K: Dim, dtype: str) -> bool:
@@ -66,6 +72,39 @@ class Update:
     several: int
     asked: tuple[str, ...]
 
+    @property
+    def cut(self) -> bool:
+        """Whether the reduction may be long."""
+        return self.epilogue.tail is not None and (isinstance(self.K, str) or self.K > LONG)
+
+    @property
+    def large(self) -> int:
+        """Rows of sums in scratch where it is long."""
+        most = max(1, MOST_BYTES // (self.rows * self.N * target.itemsize(self.dtype)))
+        return max(1, min(most, -(-self.M // (CHUNKS * self.rows)))) * self.rows
+
+    @property
+    def scratch(self) -> int:
+        """Elements of sums of a thread."""
+        if self.epilogue.tail is None:
+            return 0
+        return max(self.several, self.large if self.cut else 0) * self.N
+
+    def grain(self) -> Dim:
+        least = grain(product(2, self.N, self.K), self.rows)
+        if not self.cut:
+            return least
+        return f"{least} if {self.K} <= {LONG} else {max(least, self.large)}"
+
+    def more_call(self, tiles: Tiles, panel: Panel, rows: int, i: str = "i") -> list[str]:
+        """What `count` steps from k0 on add to the sums of rows i.., columns of a panel at o."""
+        N = self.N
+        options = {"rows_a": tuple(range(rows)), "rows_c": tuple(r * N for r in range(rows)),
+                   "step_a": self.M, "step_b": N, "init": "load"}  # fmt: skip
+        args = ["1", "count", "a", f"k0 * {self.M} + {i}", "0", "b", f"k0 * {N} + o", "0",
+                "scratch", f"at + ({i} - first) * {N} + o"]  # fmt: skip
+        return call(tiles.get(rows, panel, **options), args)
+
     def tile_call(
         self, tiles: Tiles, asking: Tiles, panel: Panel, rows: int, i: str = "i"
     ) -> list[str]:
@@ -77,13 +116,13 @@ class Update:
         }  # fmt: skip
         whole = f"{i} * {N} + o"
         out = ["scratch", f"at + ({i} - first) * {N} + o"] if ep.tail else ["y", whole]
-        args = ["1", str(self.K), "a", i, "0", "b", "o", "0", *out,
+        args = ["1", "count" if self.cut else str(self.K), "a", i, "0", "b", "o", "0", *out,
                 *ep.tile_arguments("o", whole)]  # fmt: skip
         if not self.asked or rows < self.rows:
             return call(tiles.get(rows, panel, **options), args)
         # tile by tile, one stretch after the other of what the tail runs over
-        place = f"ask = first * {N} + o * {self.several}"
-        if self.several > self.rows:
+        place = f"ask = first * {N} + o * {'group' if self.cut else self.several}"
+        if self.cut or self.several > self.rows:
             place += f" + ({i} - first) * {panel.width}"
         tile = asking.get(rows, panel, asks=len(self.asked), **options)
         more = [word for name in self.asked for word in (name, "ask")]
@@ -112,20 +151,43 @@ def update_template(
     rows, vectors = choose(M, N, dtype)
     several = max(1, SUM_BYTES // (rows * N * size)) * rows
     u = Update(M, N, K, dtype, ep, rows, several, ep.asked(dtype))
-    body = [f"at = tid * {several * N}"] if ep.tail else []
-    body += [f"pace = {rows << SHIFT} // max({K}, 1)"] if u.asked else []
-    body += [f"for first in range(lo, hi, {several}):", f"    last = min(hi, first + {several})"]
+    pace, group = f"{rows << SHIFT} // max({K}, 1)", str(several)
+    body = [f"at = tid * {u.scratch}"] if ep.tail else []
+    if u.cut:
+        group = "group"
+        body.append(f"group = {several} if {K} <= {LONG} else {u.large}")
+        pace += f" if {K} <= {LONG} else 0"
+    body += [f"pace = {pace}"] if u.asked else []
+    body += [f"for first in range(lo, hi, {group}):", f"    last = min(hi, first + {group})"]
+    begin: list[str] = []
+    more: list[str] = []
     for panel in panels(N, vectors, lanes_of(dtype)):
         block = functools.partial(u.tile_call, tiles, asking, panel)
         # what is in scratch may be computed twice, what is read and written in y may not
         inner = blocks_of_rows(rows, Rows("first", "last"), block, ep.tail is not None)
-        body += [f"    {panel.loop()}", *indent(inner, 2)]
+        begin += [panel.loop(), *indent(inner)]
+        if u.cut:
+            add = functools.partial(u.more_call, tiles, panel)
+            inner = blocks_of_rows(rows, Rows("first", "last"), add, False)
+            more += [panel.loop(), *indent(inner)]
+    if u.cut:
+        body += [
+            f"    count = min({LONG}, {K})",
+            *indent(begin),
+            f"    for k0 in range({LONG}, {K}, {LONG}):",
+            f"        count = min({LONG}, {K} - k0)",
+            *indent(more, 2),
+        ]
+    else:
+        body += indent(begin)
     body += indent(u.tail())
     template = Template(
         name=name,
         doc=filled(
             f"{name}: y = {formula}\na ({K}, {M}), b ({K}, {N}) -> y ({M}, {N}); rows lo..hi of y"
-            + f"; the product of {several} rows at a time lies in scratch." * (ep.tail is not None)
+            + f"; the product of {several} rows at a time lies in scratch" * (ep.tail is not None)
+            + f", of {u.large} where {K} is above {LONG}" * u.cut
+            + "." * (ep.tail is not None)
         ),
         imports=(*ep.imports, *defined(asking, tiles)),
         symbols=check_symbols(name, symbols_of(K), NAMES, ep.extra_params),
@@ -133,8 +195,8 @@ def update_template(
                 *([("scratch", dtype)] if ep.tail else [])),
         body=tuple(body),
         trip=M,
-        scratch=several * N * size if ep.tail else 0,
-        grain=grain(product(2, N, K), rows),
+        scratch=u.scratch * size,
+        grain=u.grain(),
     )  # fmt: skip
     roles = ("a", "b", *ep.inputs(), "out", *(n for n, _ in ep.extra_params))
     return Recipe((Step(template, roles + ("scratch",) * (ep.tail is not None)),))

@@ -21,11 +21,11 @@ INDENT = "    "
 class Template:
     """One kernel before it is text.
 
-    params are (name, dtype code) pairs; trip and scratch (bytes per thread) are ints or expressions
-    of the symbols; grain is the least number of trip indices worth a chunk. stages: equal parts of
-    the trip, as trip is given; all threads have done one before any begins the next. A kernel that
-    has several takes any run of indices in order. sizes are (name, value) pairs: numbers that are
-    known, and passed all the same, so that one kernel serves many.
+    params are (name, dtype code) pairs; trip, scratch (bytes per thread) and grain, the least
+    number of trip indices worth a chunk, are ints or expressions of the symbols. stages: equal
+    parts of the trip, as trip is given; all threads have done one before any begins the next. A
+    kernel that has several takes any run of indices in order. sizes are (name, value) pairs:
+    numbers that are known, and passed all the same, so that one kernel serves many.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Template:
     body: tuple[str, ...]
     trip: int | str
     scratch: int | str = 0
-    grain: int = 1
+    grain: int | str = 1
     stages: int | str = 1
     sizes: tuple[tuple[str, int], ...] = ()
 

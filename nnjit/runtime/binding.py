@@ -65,7 +65,7 @@ class Row:
 def row_of(launch: Launch, extents: Mapping[str, int], names: Mapping[str, int]) -> Row:
     """Trip and chunks of a launch. Chunks depend on the extents alone, never on the threads."""
     trip = number(launch.trip, names)
-    grain = max(1, launch.template.grain)
+    grain = max(1, number(launch.template.grain, names))
     work = max(launch.flop_count(extents) / FLOPS_PER_US, launch.byte_count(extents) / BYTES_PER_US)
     stages = number(launch.template.stages, names)
     work, units = work / stages, -(-trip // stages // grain)

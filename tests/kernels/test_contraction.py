@@ -285,3 +285,34 @@ def test_long_reductions_go_through_memory():
         v = operands(rng, 21, 37, batch * 24, True, False)
         got = run_recipe(recipe, v, symbols={"batch": batch})["out"]
         np.testing.assert_allclose(got, reference(v, True, False), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("K", ["batch", 300])
+@pytest.mark.parametrize(("M", "N"), [(37, 70), (130, 33)])
+def test_updates_where_the_gradient_is_computed(M, N, K):
+    """y and a slot, which the tail reads and writes; reductions of one part and of several; rows in
+    any pieces and order.
+    """
+
+    def tail(index: str, column: str) -> list[str]:
+        return [
+            f"m[{index}] = m[{index}] * scale[{column}] + scratch[at_sums + j]",
+            f"y[{index}] = y[{index}] - m[{index}]",
+        ]
+
+    extra = (("m", "f4"), ("scale", "f4"))
+    recipe = matmul_template(
+        "update", M, N, K, transpose_a=True,
+        epilogue=Epilogue(tail=tail, extra_params=extra, apart=True),
+    )  # fmt: skip
+    assert "k0" in "".join(recipe.steps[-1].template.body)
+    for depth in (0, 1, 255, 256, 257, 600) if K == "batch" else (K,):
+        rng = np.random.default_rng(depth)
+        v = {n: rng.standard_normal((depth, w)).astype(np.float32) for n, w in (("a", M), ("b", N))}
+        v |= {n: rng.standard_normal((M, N)).astype(np.float32) for n in ("m", "out")}
+        v["scale"] = rng.standard_normal(N).astype(np.float32)
+        m = v["m"] * v["scale"] + v["a"].astype(np.float64).T @ v["b"]
+        for cut in (None, rng):
+            got = run_recipe(recipe, v, ("out", "m"), symbols={"batch": depth}, rng=cut)
+            np.testing.assert_allclose(got["m"], m, rtol=1e-5, atol=1e-4)
+            np.testing.assert_allclose(got["out"], v["out"] - got["m"], rtol=1e-5, atol=1e-4)
