@@ -42,7 +42,7 @@ EARLY = ("store", "add")  # finals that may come before the last part of a reduc
 # variables of this kernel, which no symbol may be called
 NAMES = (
     "lo hi tid a b bias mask residual y scratch rows panel stage left right group k0 depth first "
-    "last t u i o r q j count at_sums at_b low high reductions"
+    "last t u i o r q j count at_sums at_b at_c width low high reductions configure"
 )
 
 
