@@ -96,14 +96,17 @@ class Update:
             return least
         return f"{least} if {self.K} <= {LONG} else {max(least, self.large)}"
 
-    def more_call(self, tiles: Tiles, panel: Panel, rows: int, i: str = "i") -> list[str]:
-        """What `count` steps from k0 on add to the sums of rows i.., columns of a panel at o."""
-        N = self.N
-        options = {"rows_a": tuple(range(rows)), "rows_c": tuple(r * N for r in range(rows)),
+    def more(self, tiles: Tiles, panel: Panel) -> list[str]:
+        """What `count` steps from k0 on add to the sums of whole tiles of rows; fewer rows were
+        summed at once.
+        """
+        N, rows = self.N, range(self.rows)
+        options = {"rows_a": tuple(rows), "rows_c": tuple(r * N for r in rows),
                    "step_a": self.M, "step_b": N, "init": "load"}  # fmt: skip
-        args = ["1", "count", "a", f"k0 * {self.M} + {i}", "0", "b", f"k0 * {N} + o", "0",
-                "scratch", f"at + ({i} - first) * {N} + o"]  # fmt: skip
-        return call(tiles.get(rows, panel, **options), args)
+        args = ["1", "count", "a", f"k0 * {self.M} + i", "0", "b", f"k0 * {N} + o", "0",
+                "scratch", f"at + (i - first) * {N} + o"]  # fmt: skip
+        return [f"for i in range(first, last - {self.rows - 1}, {self.rows}):",
+                *indent(call(tiles.get(self.rows, panel, **options), args))]  # fmt: skip
 
     def tile_call(
         self, tiles: Tiles, asking: Tiles, panel: Panel, rows: int, i: str = "i"
@@ -116,7 +119,8 @@ class Update:
         }  # fmt: skip
         whole = f"{i} * {N} + o"
         out = ["scratch", f"at + ({i} - first) * {N} + o"] if ep.tail else ["y", whole]
-        args = ["1", "count" if self.cut else str(self.K), "a", i, "0", "b", "o", "0", *out,
+        count = "count" if self.cut and rows == self.rows else str(self.K)
+        args = ["1", count, "a", i, "0", "b", "o", "0", *out,
                 *ep.tile_arguments("o", whole)]  # fmt: skip
         if not self.asked or rows < self.rows:
             return call(tiles.get(rows, panel, **options), args)
@@ -163,13 +167,11 @@ def update_template(
     more: list[str] = []
     for panel in panels(N, vectors, lanes_of(dtype)):
         block = functools.partial(u.tile_call, tiles, asking, panel)
-        # what is in scratch may be computed twice, what is read and written in y may not
-        inner = blocks_of_rows(rows, Rows("first", "last"), block, ep.tail is not None)
-        begin += [panel.loop(), *indent(inner)]
+        # what is in scratch, and complete, may be computed twice; what is read and written may not
+        again = ep.tail is not None and not u.cut
+        begin += [panel.loop(), *indent(blocks_of_rows(rows, Rows("first", "last"), block, again))]
         if u.cut:
-            add = functools.partial(u.more_call, tiles, panel)
-            inner = blocks_of_rows(rows, Rows("first", "last"), add, False)
-            more += [panel.loop(), *indent(inner)]
+            more += [panel.loop(), *indent(u.more(tiles, panel))]
     if u.cut:
         body += [
             f"    count = min({LONG}, {K})",
