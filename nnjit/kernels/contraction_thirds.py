@@ -308,10 +308,10 @@ def tile_lines(p: Product, made: Functions, panel: Panel) -> list[str]:
     sums = "at_c + (r - i) * width" if p.apart else ""
     tail = ep.lines(f"r * {p.N} + o", "o", panel.columns, sums)
     if p.apart:  # sums of one part stay in L1
-        lines = [f"at_c, width = tid * {ROWS * ROWS}, {ROWS}", *lines]
-        if not only:
-            lines[:1] = ["if reductions > 1:", f"    at_c, width = (i - first) * {p.N} + o, {p.N}",
-                         "else:", *indent(lines[:1])]  # fmt: skip
+        one = [f"at_c, width = tid * {ROWS * ROWS}, {ROWS}"]
+        several = [f"at_c, width = (i - first) * {p.N} + o, {p.N}"]
+        known = one if only else several
+        lines[:0] = known if isinstance(p.K, int) else by_part("reductions > 1", several, one)
     if not tail:
         return lines
     after = ["for r in range(i, i + count):", *indent(tail)]

@@ -211,8 +211,9 @@ def test_updates_where_the_gradient_is_computed(sizes, jit, small):
         ]
 
     ep = Epilogue(tail=tail, extra_params=(("m", "f4"), ("scale", "f4")), apart=True)
-    recipe = product(M, N, "2 * n", transpose_a=True, epilogue=ep)
-    for n in (0, 1, 17, 300, 520):
+    cases = [(n, "2 * n") for n in (0, 1, 17, 300, 520)] + [(n, 2 * n) for n in (150, 300)]
+    for n, K in cases:
+        recipe = product(M, N, K, transpose_a=True, epilogue=ep)
         v = operands(M, N, 2 * n, "a")
         v["m"], v["scale"] = v.pop("mask"), v.pop("bias")
         m = v["m"] * v["scale"] + v["a"].astype(np.float64).T @ v["b"]
