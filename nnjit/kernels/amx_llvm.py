@@ -29,6 +29,13 @@ def amx_intrinsic(s: TileShape) -> Any:
     )
 
 
+def instruction(b: Any, name: str, *operands: Any) -> None:
+    """An instruction of AMX; numbers of registers are constants of 8 bits."""
+    values = [ir.Constant(I8, x) if isinstance(x, int) else x for x in operands]
+    kind = ir.FunctionType(ir.VoidType(), [x.type for x in values])
+    b.call(cgutils.get_or_insert_function(b.module, kind, f"llvm.x86.{name}"), values)
+
+
 class AmxWriter(PairWriter):
     """Writes a tile: sums to registers, the loops over r and k, sums to the stack, what follows."""
 
@@ -48,11 +55,7 @@ class AmxWriter(PairWriter):
         return self.b.bitcast(place, BYTE)
 
     def do(self, name: str, *operands: Any) -> None:
-        """An instruction of AMX; numbers of registers are constants of 8 bits."""
-        values = [ir.Constant(I8, x) if isinstance(x, int) else x for x in operands]
-        kind = ir.FunctionType(ir.VoidType(), [x.type for x in values])
-        call = cgutils.get_or_insert_function(self.b.module, kind, f"llvm.x86.{name}")
-        self.b.call(call, values)
+        instruction(self.b, name, *operands)
 
     def bytes_at(self, pointer: Any) -> Any:
         return self.b.bitcast(pointer, BYTE)

@@ -3,13 +3,14 @@
 A float32 number has 24 bits, a bfloat16 eight: each number is the sum of three, its thirds. Of the
 nine products of thirds the six largest are added up, in float32 (Henry, Tang, Heinecke, "Leveraging
 the bfloat16 artificial intelligence datatype for higher-precision computations", 2019). What is
-left out is below 2**-25 of a product, a bit less than the rounding of a multiplication; there are
-five times fewer roundings of sums than in a chain of multiply-adds, so results are as near to the
-exact ones as those of float32, or nearer. Denormal thirds count as 0: of numbers below 1e-33 some
+left out is at most 2**-24 of a product, as much as the rounding of a multiplication; sums are
+rounded fewer times than in a chain of multiply-adds, so results are about as near to the exact ones
+(`tests/kernels/test_thirds.py` compares). Denormal thirds count as 0: of numbers below 1e-33 some
 bits are lost. A tile with sums that are not finite is summed again in float32 out of the thirds.
 
 Laid out, operands lie in blocks of 32 numbers along k: for each, all first thirds, all second, all
-third ones. `Split` and `product_tile` are Numba functions in a compile worker, NumPy elsewhere.
+third ones. `split_thirds` and `product_tile` are Numba functions in a compile worker, elsewhere
+NumPy.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from nnjit.kernels import target
 from nnjit.kernels.amx_tile import MOST_ROWS, SIDE
 from nnjit.kernels.bf16 import expand
-from nnjit.kernels.tile import FINALS, INITS
+from nnjit.kernels.tile import FINALS, INITS, finished
 
 DEEP = 2 * SIDE  # numbers along k of a block
 ROWS = MOST_ROWS  # of a block of A
@@ -139,13 +140,8 @@ def product_tile(
                 acc = acc + v["y"][at_y]
             elif init == "bias":
                 acc = acc + v["e"][v["at_e"] : v["at_e"] + columns]
-            if "m" in v:
-                m = v["m"][v["at_m"] + at_y - v["at_y"]]
-                if final == "mask":
-                    acc = np.where(m > 0, acc, np.float32(0))
-                else:
-                    acc = acc * m if final == "mul" else acc + m
-            v["y"][at_y] = np.maximum(acc, 0) if final.endswith("relu") else acc
+            m = v["m"][v["at_m"] + at_y - v["at_y"]] if "m" in v else None
+            v["y"][at_y] = finished(final, acc, m)
 
     return run
 

@@ -11,12 +11,12 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from nnjit.kernels.amx_llvm import BYTE, I8, LINE, A, B
+from nnjit.kernels.amx_llvm import BYTE, I8, LINE, A, B, instruction
 from nnjit.kernels.amx_tile import SIDE
 from nnjit.kernels.pairs_llvm import I16, UPPER
 from nnjit.kernels.thirds import DEEP, PRODUCTS, ROWS, block_size
 from nnjit.kernels.thirds_llvm import Writer, define
-from nnjit.kernels.tile_llvm import constant
+from nnjit.kernels.tile_llvm import constant, finished
 
 
 def configure_intrinsic() -> Any:
@@ -32,13 +32,6 @@ def configure_intrinsic() -> Any:
         instruction(b, "ldtilecfg", b.bitcast(place, BYTE))
 
     return define([], write)
-
-
-def instruction(b: Any, name: str, *operands: Any) -> None:
-    """An instruction of AMX; numbers of registers are constants of 8 bits."""
-    values = [ir.Constant(I8, x) if isinstance(x, int) else x for x in operands]
-    kind = ir.FunctionType(ir.VoidType(), [x.type for x in values])
-    b.call(cgutils.get_or_insert_function(b.module, kind, f"llvm.x86.{name}"), values)
 
 
 class ProductWriter(Writer):
@@ -183,15 +176,11 @@ class ProductWriter(Writer):
             elif self.init == "bias":
                 e = self.v.at(self.args["e"], b.add(self.args["at_e"], column))
                 x = b.fadd(self.v.load(e, mask), x)
+            m = None
             if "m" in self.args:
                 offset = b.add(self.args["at_m"], b.add(b.mul(row, self.args["ld"]), column))
                 m = self.v.load(self.v.at(self.args["m"], offset), mask)
-                if self.final == "mask":
-                    x = b.select(b.fcmp_ordered(">", m, self.v.zero), x, self.v.zero)
-                else:
-                    x = b.fmul(x, m) if self.final == "mul" else b.fadd(x, m)
-            if self.final.endswith("relu"):  # x < 0 is false for NaN, so NaN stays
-                x = b.select(b.fcmp_ordered("<", x, self.v.zero), self.v.zero, x)
+            x = finished(b, self.v, self.final, x, m)
             self.v.store(x, at, mask)
 
 

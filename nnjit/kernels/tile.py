@@ -174,18 +174,23 @@ def numpy_tile(s: TileShape, stretch: int = 1) -> Callable[..., None]:
                             acc[lo:hi] += part(v["a"], at_a, half) @ part(v["b"], at_b, half)
                     else:
                         acc[lo:hi] += v["a"][at_a] @ v["b"][at_b]
+            m = None
             if s.reads_m:
                 m = v["m"][v["moff"] + at_c]
                 m = expand(m) if m.dtype == np.uint16 else m
-                if s.final == "mask":
-                    acc = np.where(m > 0, acc, acc.dtype.type(0))
-                else:
-                    acc = acc * m if s.final == "mul" else acc + m
-            if s.final.endswith("relu"):
-                acc = np.maximum(acc, 0)
+            acc = finished(s.final, acc, m)
         c[v["coff"] + at_c] = shorten(acc) if s.out == "b2" else acc
 
     return run
+
+
+def finished(final: str, acc: Any, m: Any) -> Any:
+    """What a tile's final makes of sums; m: the mask or residual, None where there is none."""
+    if final == "mask":
+        acc = np.where(m > 0, acc, acc.dtype.type(0))
+    elif m is not None:
+        acc = acc * m if final == "mul" else acc + m
+    return np.maximum(acc, 0) if final.endswith("relu") else acc
 
 
 def part(pairs: Any, at: Any, half: int) -> Any:

@@ -249,16 +249,8 @@ class TileWriter:
         return out
 
     def finish(self, x: Any, i: int, j: int) -> Any:
-        if self.s.reads_m:
-            y = self.beside(i, j)
-            if self.s.final == "mask":
-                x = self.b.select(self.b.fcmp_ordered(">", y, self.v.zero), x, self.v.zero)
-            else:
-                x = self.b.fmul(x, y) if self.s.final == "mul" else self.b.fadd(x, y)
-        if self.s.final.endswith("relu"):
-            # x < 0 is false for NaN, so NaN stays
-            x = self.b.select(self.b.fcmp_ordered("<", x, self.v.zero), self.v.zero, x)
-        return x
+        m = self.beside(i, j) if self.s.reads_m else None
+        return finished(self.b, self.v, self.s.final, x, m)
 
     def loop(self, count: Any, acc: Any, body: Any, guarded: bool = False) -> Any:
         """A do-while loop over 0..count-1 that carries the accumulators; skipped at count <= 0 if
@@ -285,6 +277,17 @@ class TileWriter:
         out = [[b.phi(vector) for _ in row] for row in acc]
         join(out, acc, before, new, last)
         return out
+
+
+def finished(b: Any, v: Vectors, final: str, x: Any, m: Any) -> Any:
+    """What a tile's final makes of sums x; m: the mask or residual, None where there is none."""
+    if final == "mask":
+        x = b.select(b.fcmp_ordered(">", m, v.zero), x, v.zero)
+    elif m is not None:
+        x = b.fmul(x, m) if final == "mul" else b.fadd(x, m)
+    if final.endswith("relu"):  # x < 0 is false for NaN, so NaN stays
+        x = b.select(b.fcmp_ordered("<", x, v.zero), v.zero, x)
+    return x
 
 
 def join(phis: Any, first: Any, from_first: Any, second: Any, from_second: Any) -> None:

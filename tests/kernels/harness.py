@@ -148,3 +148,11 @@ def run_recipe(
             f"{name}: written outside of it"
         )
     return {name: held[name][0].reshape(operands[name].shape).copy() for name in outputs}
+
+
+def slot_update(index: str, column: str) -> list[str]:
+    """The tail of an update with one slot m, scaled by column, as `Epilogue.tail`."""
+    return [
+        f"m[{index}] = m[{index}] * scale[{column}] + scratch[at_sums + j]",
+        f"y[{index}] = y[{index}] - m[{index}]",
+    ]

@@ -12,7 +12,7 @@ from nnjit.kernels.bf16 import expand, shorten
 from nnjit.kernels.contraction import matmul_template
 from nnjit.kernels.recipe import Epilogue, Recipe, Step
 from nnjit.kernels.template import Template
-from tests.kernels.harness import run_recipe
+from tests.kernels.harness import run_recipe, slot_update
 from tests.kernels.test_contraction_pairs import check, value
 
 JIT = [False, True] if target.host_multiplies_blocks() else [False]
@@ -116,16 +116,10 @@ def test_updates_where_the_gradient_is_computed(fixed, jit, monkeypatch):
     monkeypatch.setattr(target, "multiplies_blocks", lambda: True)
     monkeypatch.setenv("NNJIT_VECTOR_BITS", "512")
 
-    def tail(index: str, column: str) -> list[str]:
-        return [
-            f"m[{index}] = m[{index}] * scale[{column}] + scratch[at_sums + j]",
-            f"y[{index}] = y[{index}] - m[{index}]",
-        ]
-
     extra = (("m", "f4"), ("scale", "f4"))
     recipe = matmul_template(
         "update", 69, 40, fixed or "batch", transpose_a=True, dtype="b2",
-        epilogue=Epilogue(tail=tail, extra_params=extra, apart=True),
+        epilogue=Epilogue(tail=slot_update, extra_params=extra, apart=True),
     )  # fmt: skip
     for K in (fixed,) if fixed else (0, 1, 33, 64):
         rng = np.random.default_rng(K)

@@ -11,7 +11,7 @@ from nnjit.kernels import target
 from nnjit.kernels.contraction import Epilogue, matmul_template
 from nnjit.kernels.contraction_sums import sums_apply
 from nnjit.kernels.recipe import PLAIN
-from tests.kernels.harness import run_recipe
+from tests.kernels.harness import run_recipe, slot_update
 
 NUMPY = {"f4": np.float32, "f8": np.float64}
 WIDTHS = [bits for bits in (128, 256, 512) if bits <= target.host_vector_bits()]
@@ -294,16 +294,10 @@ def test_updates_where_the_gradient_is_computed(M, N, K):
     any pieces and order.
     """
 
-    def tail(index: str, column: str) -> list[str]:
-        return [
-            f"m[{index}] = m[{index}] * scale[{column}] + scratch[at_sums + j]",
-            f"y[{index}] = y[{index}] - m[{index}]",
-        ]
-
     extra = (("m", "f4"), ("scale", "f4"))
     recipe = matmul_template(
         "update", M, N, K, transpose_a=True,
-        epilogue=Epilogue(tail=tail, extra_params=extra, apart=True),
+        epilogue=Epilogue(tail=slot_update, extra_params=extra, apart=True),
     )  # fmt: skip
     assert "k0" in "".join(recipe.steps[-1].template.body)
     for depth in (0, 1, 255, 256, 257, 600) if K == "batch" else (K,):

@@ -13,7 +13,7 @@ from nnjit.kernels.bf16 import expand
 from nnjit.kernels.contraction import matmul_template
 from nnjit.kernels.recipe import Epilogue, Recipe, Step
 from nnjit.kernels.template import Template
-from tests.kernels.harness import run_recipe
+from tests.kernels.harness import run_recipe, slot_update
 
 JIT = [False, True] if target.host_multiplies_blocks() else [False]
 
@@ -204,13 +204,7 @@ def test_updates_where_the_gradient_is_computed(sizes, jit, small):
     """y and a slot, which the tail reads and writes; one part of the reduction, and several."""
     M, N = sizes
 
-    def tail(index: str, column: str) -> list[str]:
-        return [
-            f"m[{index}] = m[{index}] * scale[{column}] + scratch[at_sums + j]",
-            f"y[{index}] = y[{index}] - m[{index}]",
-        ]
-
-    ep = Epilogue(tail=tail, extra_params=(("m", "f4"), ("scale", "f4")), apart=True)
+    ep = Epilogue(tail=slot_update, extra_params=(("m", "f4"), ("scale", "f4")), apart=True)
     cases = [(n, "2 * n") for n in (0, 1, 17, 300, 520)] + [(n, 2 * n) for n in (150, 300)]
     for n, K in cases:
         recipe = product(M, N, K, transpose_a=True, epilogue=ep)
