@@ -38,7 +38,7 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 quick: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -x -m "not slow"

@@ -5,6 +5,7 @@ kernel is compiled again only when its text, a helper or the machine has changed
 many kernels or train to the end are marked slow.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from nnjit import config
 
 os.environ.setdefault("NNJIT_CACHE", str(Path.home() / ".cache" / "nnjit-tests"))
 os.environ.setdefault("NNJIT_PLANS", "0")  # tests change what the compiler counts with
+
+# Numba and its peers keep millions of objects: to look for garbage after every 700 new ones takes a
+# tenth of the suite
+gc.set_threshold(100_000, 20, 20)
 
 HERE = Path(__file__).parent
 #: folders and files whose tests are all slow

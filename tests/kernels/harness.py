@@ -18,9 +18,8 @@ import numpy as np
 from nnjit.kernels import target
 from nnjit.kernels.recipe import Recipe
 from nnjit.kernels.template import Template, render, signature
-from nnjit.runtime import frontend
+from nnjit.runtime import frontend, worker
 
-SAFE = {"nsz", "contract", "reassoc"}
 GUARD = 96
 
 
@@ -42,34 +41,30 @@ def python_function(template: Template):
 
 @functools.lru_cache(maxsize=512)
 def compiled(source: str, name: str, sig: str):
-    """(ctypes function, the cfunc that owns the code); Numba as the compile workers use it."""
-    from numba import cfunc, types
+    """(function, Numba's compile result, which owns the code); Numba as the compile workers use it.
 
+    The function is Numba's own, without the wrapper that `numba.cfunc` optimizes and makes machine
+    code of once more: before the kernel's arguments it takes where a result and an error go.
+    """
     frontend.limit_unrolling()
     frontend.widen_vectors()
     frontend.hasten()
-    kinds = []
-    for word in sig[len("void(") : -1].split(", "):
-        kinds.append(
-            types.CPointer(getattr(types, word[1:])) if word[0] == "*" else getattr(types, word)
-        )
-    space: dict = {}
     with jitting():
-        exec(compile(source, f"<{name}>", "exec"), space)
-        made = cfunc(
-            types.void(*kinds), pipeline_class=frontend.short_pipeline(), fastmath=SAFE,
-            error_model="numpy", _nrt=False,
-        )(space[name])  # fmt: skip
-    c_kinds = [ctypes.c_void_p if isinstance(k, types.CPointer) else ctypes.c_int64 for k in kinds]
-    return ctypes.CFUNCTYPE(None, *c_kinds)(made.address), made
+        made = worker.compile_kernel(source, f"<{name}>", name, sig)
+    address = made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
+    kinds = [ctypes.c_void_p if "*" in word else ctypes.c_int64 for word in sig.split(", ")]
+    return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *kinds)(address), made
 
 
 def native(template: Template):
     """A function of (lo, hi, tid, *symbols, *arrays) that runs the machine code."""
     function, _ = compiled(render(template), template.name, signature(template))
+    unused = ctypes.c_int64()
+    ends = ctypes.byref(unused)
 
     def call(*args):
-        function(*[a.ctypes.data if isinstance(a, np.ndarray) else a for a in args])
+        found = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in args]
+        assert function(ends, ends, *found) == 0
 
     return call
 
