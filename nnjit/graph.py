@@ -8,6 +8,7 @@ state) their next values. Leaves are inputs, parameters, state, constants and ex
 from __future__ import annotations
 
 import contextvars
+import functools
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -248,7 +249,9 @@ class Graph:
 
     def nodes(self) -> list[Node]:
         """Every Node that a root needs, inputs before users."""
-        return walk(self.roots)
+        return [*self._walked]
+
+    _walked = functools.cached_property(lambda self: walk(self.roots))  # a start asks seven times
 
     def leaves(self, *names: str) -> list[Node]:
         """Leaves of these op names (default: all), updated ones too, in order of first use."""

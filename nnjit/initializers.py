@@ -45,6 +45,7 @@ class Initializer(Configurable):
 
     kind = "initializer"
     seed: int | None = None
+    draws = True  # whether `values` uses rng: to make one takes longer than to fill a small weight
 
     def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not define values(shape, rng)")
@@ -58,10 +59,11 @@ class Initializer(Configurable):
         """An array of this shape and dtype. rng: where the numbers come from if there is no own
         seed.
         """
-        if self.seed is not None or rng is None:
+        if self.draws and (self.seed is not None or rng is None):
             rng = generator(self.seed or 0, "")
         shape = tuple(shape)
-        out = np.broadcast_to(np.asarray(self.values(shape, rng)), shape)
+        values = self.values(shape, rng)  # type: ignore[arg-type]  # None where nothing is drawn
+        out = np.broadcast_to(np.asarray(values), shape)
         return np.array(out, dtype=dtype, order="C")
 
 
@@ -76,6 +78,8 @@ def _truncated(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 class Zeros(Initializer):
     """All 0."""
 
+    draws = False
+
     def values(self, shape, rng):
         return 0
 
@@ -84,6 +88,8 @@ class Zeros(Initializer):
 class Ones(Initializer):
     """All 1."""
 
+    draws = False
+
     def values(self, shape, rng):
         return 1
 
@@ -91,6 +97,8 @@ class Ones(Initializer):
 @REGISTRY.named()
 class Constant(Initializer):
     """All `value`: a number, or an array that broadcasts to the weight's shape."""
+
+    draws = False
 
     def __init__(self, value: float = 0.0):
         self.value = value
@@ -247,6 +255,8 @@ class Orthogonal(Initializer):
 @REGISTRY.named("identity")
 class Identity(Initializer):
     """The identity matrix times gain."""
+
+    draws = False
 
     def __init__(self, gain: float = 1.0):
         self.gain = gain

@@ -32,10 +32,15 @@ def snake_case(name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def keywords(cls: type) -> set[str]:
+_keywords: dict[type, frozenset[str]] = {}  # a model asks for each of its layers
+
+
+def keywords(cls: type) -> frozenset[str]:
     """The keyword arguments that cls takes; those of its bases too where its __init__ passes
     **kwargs on.
     """
+    if cls in _keywords:
+        return _keywords[cls]
     names: set[str] = set()
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
@@ -44,7 +49,7 @@ def keywords(cls: type) -> set[str]:
         names |= {p.name for p in given if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         if not any(p.kind == p.VAR_KEYWORD for p in given):
             break
-    return names
+    return _keywords.setdefault(cls, frozenset(names))
 
 
 class Configurable:

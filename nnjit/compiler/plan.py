@@ -126,7 +126,7 @@ def place(blocks: Sequence[Block]) -> tuple[dict[Buffer | Strip, int], int]:
             if first <= dies and born <= last:
                 if at + size <= a:
                     break
-                at = max(at, z)
+                at = z if z > at else at
         bisect.insort(placed, (at, at + size, born, dies))
         out[block.key] = at
         total = max(total, at + size)

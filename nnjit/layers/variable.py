@@ -132,7 +132,8 @@ class Variable:
     def initialize(self, seed: int) -> None:
         """Give it the initializer's values for (seed, name)."""
         if isinstance(self.initializer, initializers.Initializer):
-            rng = initializers.generator(seed, self.name)
+            drawn = self.initializer.draws
+            rng = initializers.generator(seed, self.name) if drawn else None
             value = self.initializer(self.shape, self.dtype, rng)
         else:
             value = np.array(self.initializer(self.shape, self.dtype), dtype=self.dtype)

@@ -74,9 +74,12 @@ def by_operands(grad: Gradient | None) -> Callable[[Node, Node], Sequence[Node |
 
 
 # ---------------------------------------------------------------------------------------- operands
+WEAK = (bool, int, float, Extent)
+
+
 def is_weak(value: Any) -> bool:
     """Python numbers, and extents (x.shape[0]), take the dtype of what they meet."""
-    return isinstance(value, bool | int | float | Extent)
+    return isinstance(value, WEAK)
 
 
 def as_node(value: Any, dtype: str | None = None) -> Node:
@@ -122,6 +125,10 @@ def _meeting(dtypes: tuple[str, ...], takes: str) -> str:
 
 def promote(*values: Any, takes: str = "any") -> tuple[Node, ...]:
     """Operands as Nodes of one dtype; see `common_dtype`."""
+    if all(type(v) is Node for v in values):
+        dtypes = {v.spec.dtype for v in values}
+        if len(dtypes) == 1 and _meeting((*map(computed_as, dtypes),), takes) in dtypes:
+            return values  # as most are
     parts = [v if is_weak(v) else as_node(v) for v in values]
     dtype = common_dtype(parts, takes)
     return tuple(as_node(v, dtype) if is_weak(v) else cast_to(v, dtype) for v in parts)
