@@ -157,6 +157,7 @@ class Lowering:
         values = Values(self.fusion, group, self.ordered(group.nodes))
         names, buffers, writes = self.params(values, outputs)
         kernel = LoopKernel(values, outputs)
+        values.flat = len(kernel.loops) == 1 and not group.inner
         kernel.write()
         if kernel.scratch:
             elements, dtype = kernel.scratch
@@ -170,6 +171,7 @@ class Lowering:
     ) -> None:  # fmt: skip
         body = kernel.lines.text
         flat = len(kernel.loops) == 1 and not group.inner
+        sizes = tuple((name, factor) for factor, name in values.factors.items())
         size = product([loop.extent for loop in kernel.loops])
         per = size if isinstance(size, int) else size.factor * 32
         trip = kernel.trip if isinstance(kernel.trip, int) else kernel.trip.factor * 32
@@ -183,7 +185,7 @@ class Lowering:
             name, describe(name, flat and group.kind == "loop", values, kernel, params),
             tuple(math_imports(body)), used_symbols(body, self.symbols), tuple(names), tuple(body),
             text_of(kernel.trip), scratch if isinstance(scratch, int) else dim_text(scratch),
-            grain,
+            grain, sizes=sizes,
         )  # fmt: skip
         self.emit(
             template, buffers, writes, values.nodes, ops_text(values.nodes), flops_of(values.nodes),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nnjit.compiler.cpu.access import Loop
 from nnjit.compiler.cpu.values import Values, is_number
@@ -86,6 +87,7 @@ def describe(name: str, flat: bool, values: Values, kernel, params: dict[Node, s
     """The docstring: what the loops run over, then one formula per Node."""
     label: dict[Node, str] = {}
     lines = []
+    extent = functools.partial(values.extent, text=str)
     for n in values.nodes:
         args = []
         for x in n.inputs:
@@ -93,7 +95,7 @@ def describe(name: str, flat: bool, values: Values, kernel, params: dict[Node, s
             if x in label:
                 args.append(label[x])
             elif is_number(x):
-                args.append(number(x))
+                args.append(number(x, extent))
             else:
                 args.append(params.get(base, "y"))
         for key in ("axes", "axis", "perm", "starts", "stops", "steps", "widths", "stream"):
@@ -107,9 +109,11 @@ def describe(name: str, flat: bool, values: Values, kernel, params: dict[Node, s
     return "\n".join([f"{name}: {over}", *wrapped(lines)])
 
 
-def number(x: Node) -> str:
+def number(x: Node, extent: Callable[[Dim], str] = str) -> str:
     """A scalar as it was written: 0.999, not what float32 makes of it."""
-    return str(x.attrs["dim"] if "dim" in x.attrs else x.attrs["value"].reshape(-1)[0])
+    if "dim" in x.attrs:
+        return extent(x.attrs["dim"])
+    return str(x.attrs["value"].reshape(-1)[0])
 
 
 def loops_text(loops: Sequence[Loop]) -> str:

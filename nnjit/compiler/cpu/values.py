@@ -8,7 +8,7 @@ group, or a use of something outside of it) is called at the moment.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from nnjit.compiler.cpu.access import (
     Access,
@@ -24,6 +24,7 @@ from nnjit.compiler.groups import Fusion, Group
 from nnjit.compiler.maps import INDEX_VIEWS, input_maps
 from nnjit.graph import CONSTANT, EXTENT, Node
 from nnjit.kernels.target import CODES
+from nnjit.spec import Dim, Extent
 
 Use = tuple[Node, tuple[int, ...]]  # something outside of the group, seen through an axis map
 Key = Node | Use
@@ -95,6 +96,8 @@ class Values:
         self.fresh: set[Node] = set()  # buffers read and written: loads must come before stores
         self.names: dict[Key, str] = {}
         self.count = 0
+        self.flat = False  # whether the kernel is for any extents, so that their factors are sizes
+        self.factors: dict[int, str] = {}
 
     def operands(self, n: Node) -> list[Key]:
         """For each input: the Node if it is computed here (or a number), else its use."""
@@ -124,6 +127,14 @@ class Values:
     def own_access(self, n: Node) -> Access:
         """Where n lies in its own buffer."""
         return plain(n.shape, self.group.nodes[n])
+
+    def extent(self, d: Dim, text: Callable[[Dim], str] = dim_text) -> str:
+        """An extent that is computed with: one flat kernel serves 64 * batch and 256 * batch."""
+        if not self.flat or isinstance(d, int) or d.factor == 1:
+            return text(d)
+        more = len(self.factors)
+        name = self.factors.setdefault(d.factor, f"factor{more + 1}" if more else "factor")
+        return f"{name} * {text(Extent(1, d.symbols))}"
 
     def local(self) -> str:
         self.count += 1
@@ -176,7 +187,7 @@ class Values:
         """The text of an operand at the current place."""
         if isinstance(key, Node) and is_number(key):
             if key.op is EXTENT:
-                return f"{CODES[key.dtype]}({dim_text(key.attrs['dim'])})"
+                return f"{CODES[key.dtype]}({self.extent(key.attrs['dim'])})"
             return literal(key.attrs["value"].item(), key.dtype)
         return self.names[key]
 
