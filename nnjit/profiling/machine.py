@@ -61,24 +61,33 @@ def machine() -> Machine:
 def measure() -> Machine:
     """Measure now: the best of several repetitions."""
     threads = config.threads()
-    peak, stream = (KernelSource(t.name, signature(t), render(t)) for t in _templates())
-    addresses = cpu.load([peak, stream]).addresses
-    rows, columns = _peak_tile()
-    a, b, c = (aligned(4 * n) for n in (DEPTH + rows, columns, rows * columns * config.MAX_THREADS))
 
     def peak_of(count: int) -> float:
-        trips = 256 * count
-        words = [x.ctypes.data for x in (a, b, c)]
-        call = driver.Call(addresses[peak.key], trips, words, chunks=min(8 * count, 256))
-        flops = 2 * rows * columns * DEPTH * trips
-        return flops / _best(driver.Program.build([call], (a, b, c)), count) / 1e9
+        program, flops = multiply_adds(count)
+        return flops / _best(program, count) / 1e9
 
     x, y = aligned(4 * STREAM), aligned(4 * STREAM)
     x[:], y[:] = 0, 0  # touch every page
     words = [x.ctypes.data, y.ctypes.data]
-    call = driver.Call(addresses[stream.key], STREAM, words, chunks=min(8 * threads, 256), align=16)
+    stream = _address(_templates()[1])
+    call = driver.Call(stream, STREAM, words, chunks=min(8 * threads, 256), align=16)
     bandwidth = 12 * STREAM / _best(driver.Program.build([call], (x, y)), threads) / 1e9
     return Machine(round(peak_of(threads), 1), round(peak_of(1), 1), round(bandwidth, 1), threads)
+
+
+def multiply_adds(threads: int) -> tuple[driver.Program, int]:
+    """A program of multiply-adds alone for so many threads, and its operations: about 2 ms."""
+    rows, columns = _peak_tile()
+    sizes = (DEPTH + rows, columns, rows * columns * config.MAX_THREADS)
+    arrays = tuple(aligned(4 * n) for n in sizes)
+    trips, words = 256 * threads, [x.ctypes.data for x in arrays]
+    call = driver.Call(_address(_templates()[0]), trips, words, chunks=min(8 * threads, 256))
+    return driver.Program.build([call], arrays), 2 * rows * columns * DEPTH * trips
+
+
+def _address(t: Template) -> int:
+    source = KernelSource(t.name, signature(t), render(t))
+    return cpu.load([source]).addresses[source.key]
 
 
 def _best(program: driver.Program, threads: int) -> float:
