@@ -47,6 +47,11 @@ class Initializer(Configurable):
     seed: int | None = None
     draws = True  # whether `values` uses rng: to make one takes longer than to fill a small weight
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "values" in vars(cls):
+            cls.draws = vars(cls).get("draws", True)
+
     def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not define values(shape, rng)")
 

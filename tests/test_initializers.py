@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nnjit import constraints, initializers, regularizers
+from nnjit import constraints, initializers, layers, regularizers
 from nnjit.errors import ArgumentError, ShapeError
 from nnjit.graph import Graph, input_node, interpret
 from nnjit.initializers import fans, generator
@@ -161,3 +161,17 @@ def test_wrong_arguments():
         regularizers.L2(-1)
     with pytest.raises(ArgumentError, match="rate=0"):
         constraints.MinMaxNorm(rate=0)
+
+
+def test_what_fills_a_weight_with_one_number_has_no_generator_but_a_subclass_may_draw():
+    class Noisy(initializers.Constant):
+        def values(self, shape, rng):
+            return super().values(shape, rng) + rng.random(shape)
+
+    assert not initializers.Constant(2).draws
+    assert Noisy(2).draws
+    found = Noisy(2)((3,), "float64", generator(0, "w"))
+    np.testing.assert_array_equal(found, 2 + generator(0, "w").random(3))
+    layer = layers.Dense(4, bias_initializer=Noisy(2))
+    layer.build((None, 3))
+    assert ((layer.bias.numpy() > 2) & (layer.bias.numpy() < 3)).all()

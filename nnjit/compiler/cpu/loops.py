@@ -42,10 +42,15 @@ class LoopKernel:
         self.wide: Wide | None = None
 
     @property
+    def one_loop(self) -> bool:
+        """Is it one loop, over elements of which none are summed or set against others?"""
+        return len(self.loops) == 1 and not self.v.group.inner
+
+    @property
     def is_flat(self) -> bool:
         """Does each index do the same to its own elements, wherever these lie?"""
         group = self.v.group
-        if len(self.loops) != 1 or group.inner or group.kind != "loop":
+        if not self.one_loop or group.kind != "loop":
             return False
         if any(n.op.kind in ("index", "random") for n in self.v.nodes):
             return False

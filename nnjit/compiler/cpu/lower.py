@@ -157,7 +157,7 @@ class Lowering:
         values = Values(self.fusion, group, self.ordered(group.nodes))
         names, buffers, writes = self.params(values, outputs)
         kernel = LoopKernel(values, outputs)
-        values.flat = len(kernel.loops) == 1 and not group.inner
+        values.flat = kernel.one_loop
         kernel.write()
         if kernel.scratch:
             elements, dtype = kernel.scratch
@@ -170,7 +170,7 @@ class Lowering:
         writes: list[int], group: Group, values: Values,
     ) -> None:  # fmt: skip
         body = kernel.lines.text
-        flat = len(kernel.loops) == 1 and not group.inner
+        flat = kernel.one_loop
         sizes = tuple((name, factor) for factor, name in values.factors.items())
         size = product([loop.extent for loop in kernel.loops])
         per = size if isinstance(size, int) else size.factor * 32
