@@ -16,8 +16,8 @@ from nnjit import config
 os.environ.setdefault("NNJIT_CACHE", str(Path.home() / ".cache" / "nnjit-tests"))
 os.environ.setdefault("NNJIT_PLANS", "0")  # tests change what the compiler counts with
 
-# Numba and its peers keep millions of objects: to look for garbage after every 700 new ones takes a
-# tenth of the suite
+# Numba and its peers keep millions of objects: to look for garbage after every 700 new ones takes 5
+# to 15 % of compiling
 gc.set_threshold(100_000, 20, 20)
 
 HERE = Path(__file__).parent
